@@ -1,0 +1,239 @@
+"""The Transformer encoder of BERT (Devlin et al. 2019, arXiv 1810.04805).
+
+Variable names and shapes are those of Google's released checkpoints, so any of them loads by name.
+
+Letters: B batch, S sequence, H width, A heads, D width of a head, V vocabulary, M = B * S.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from bert.randomness import dropout, new_variable, normal
+from training import config as configs
+
+LAYER_NORM_EPSILON = 1e-12
+
+# Keys of released bert_config.json files that describe nothing this encoder has.
+_IGNORED_KEYS = (
+    "directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+    "pooler_size_per_head", "pooler_type", "architectures", "layer_norm_eps", "output_past", "pad_token_id",
+    "gradient_checkpointing", "position_embedding_type", "transformers_version", "use_cache",
+    "classifier_dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Sizes of a BertModel; the names are those of Google's bert_config.json."""
+    vocab_size: int
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    model_type: str = "bert"
+
+    def __post_init__(self):
+        configs.check_positive(self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                               "intermediate_size", "max_position_embeddings", "type_vocab_size")
+        configs.check_probability(self, "hidden_dropout_prob", "attention_probs_dropout_prob")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError("'hidden_size' (%d) is not a multiple of 'num_attention_heads' (%d)"
+                             % (self.hidden_size, self.num_attention_heads))
+        activation(self.hidden_act)
+
+    @property
+    def embedding_size(self):
+        """Width of the word table."""
+        return self.hidden_size
+
+    @property
+    def num_layers(self):
+        """Layers that can be distilled from or into."""
+        return self.num_hidden_layers
+
+    @property
+    def max_length(self):
+        """The longest sequence the model takes, in tokens."""
+        return self.max_position_embeddings
+
+    @classmethod
+    def from_dict(cls, values, source):
+        """Reads Google's keys; raises UserError naming `source` for any other."""
+        return configs.from_dict(cls, values, source, ignored=_IGNORED_KEYS)
+
+
+class BertModel:
+    """A BERT encoder over one batch of token ids."""
+
+    def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="bert"):
+        """Builds the graph.
+
+        Args:
+          config: BertConfig.
+          is_training: bool; False switches dropout off.
+          input_ids: int32 [B, S].
+          input_mask: int32 [B, S], 1 for a real token, 0 for padding; None: no padding.
+          segment_ids: int32 [B, S], 0 or 1; None: all 0.
+          scope: variable scope.
+        """
+        self._config = config
+        self._hidden_dropout = config.hidden_dropout_prob if is_training else 0.0
+        self._attention_dropout = config.attention_probs_dropout_prob if is_training else 0.0
+        self._draw = normal(config.initializer_range)
+        self._scope = scope
+        self._pooled_output = None
+        batch_size, length = shape_list(input_ids)
+        if input_mask is None:
+            input_mask = tf.ones_like(input_ids)
+        if segment_ids is None:
+            segment_ids = tf.zeros_like(input_ids)
+
+        with tf.variable_scope(scope):
+            with tf.variable_scope("embeddings"):
+                self._embed(input_ids, segment_ids, length)
+            with tf.variable_scope("encoder"):
+                self._encode(batch_size, length, input_mask)
+
+    def _embed(self, input_ids, segment_ids, length):
+        config = self._config
+        self._embedding_table = self._variable("word_embeddings", [config.vocab_size, config.hidden_size])
+        types = self._variable("token_type_embeddings", [config.type_vocab_size, config.hidden_size])
+        positions = self._variable("position_embeddings", [config.max_position_embeddings, config.hidden_size])
+        with tf.control_dependencies([tf.debugging.assert_less_equal(
+                length, config.max_position_embeddings,
+                message="a sequence is longer than max_position_embeddings")]):
+            places = tf.range(length)
+        # A product with one-hot rows: the gradient of a gather from so few rows would be a slow scatter.
+        kind = tf.tensordot(tf.one_hot(segment_ids, config.type_vocab_size), types, axes=1)
+        summed = tf.nn.embedding_lookup(self._embedding_table, input_ids) + kind + tf.gather(positions, places)
+        self._embedding_output = layer_norm(summed)
+
+    def _encode(self, batch_size, length, input_mask):
+        width = self._config.hidden_size
+        # Added to scores before the softmax: 0 for real tokens, -10000 for padding.  [B, 1, 1, S]
+        bias = (tf.cast(input_mask, tf.float32)[:, None, None, :] - 1.0) * 10000.0
+        hidden = dropout(self._embedding_output, self._hidden_dropout, "embeddings")
+        hidden = tf.reshape(hidden, [-1, width])
+        self._all_encoder_layers, self._attention_scores = [], []
+        for layer in range(self._config.num_hidden_layers):
+            with tf.variable_scope("layer_%d" % layer):
+                hidden = self._layer(hidden, bias, batch_size, length)
+                self._all_encoder_layers.append(tf.reshape(hidden, [batch_size, length, width]))
+
+    def _layer(self, hidden, bias, batch_size, length):
+        """One Transformer layer over float32 [M, H]."""
+        config = self._config
+        with tf.variable_scope("attention"):
+            with tf.variable_scope("self"):
+                context = self._attend(hidden, bias, batch_size, length)
+            with tf.variable_scope("output"):
+                attended = dense(context, config.hidden_size, "dense", self._draw)
+                attended = layer_norm(dropout(attended, self._hidden_dropout) + hidden)
+        with tf.variable_scope("intermediate"):
+            wide = dense(attended, config.intermediate_size, "dense", self._draw)
+            wide = activation(config.hidden_act)(wide)
+        with tf.variable_scope("output"):
+            narrow = dense(wide, config.hidden_size, "dense", self._draw)
+            return layer_norm(dropout(narrow, self._hidden_dropout) + attended)
+
+    def _attend(self, hidden, bias, batch_size, length):
+        """Multi-head self-attention, [M, H] -> [M, H]."""
+        heads = self._config.num_attention_heads
+        width = self._config.hidden_size // heads
+
+        def project(name):
+            projected = dense(hidden, heads * width, name, self._draw)
+            return tf.transpose(tf.reshape(projected, [batch_size, length, heads, width]), [0, 2, 1, 3])
+
+        query, key, value = project("query"), project("key"), project("value")  # [B, A, S, D]
+        scores = tf.matmul(query, key, transpose_b=True) * (1.0 / math.sqrt(width))  # [B, A, S, S]
+        self._attention_scores.append(scores)
+        probabilities = dropout(tf.nn.softmax(scores + bias), self._attention_dropout)
+        context = tf.matmul(probabilities, value)  # [B, A, S, D]
+        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [batch_size * length, heads * width])
+
+    def _variable(self, name, shape):
+        return new_variable(name, shape, self._draw)
+
+    def get_embedding_output(self):
+        """float32 [B, S, H]: word + position + type after LayerNorm, before dropout."""
+        return self._embedding_output
+
+    def get_all_encoder_layers(self):
+        """List of float32 [B, S, H], the first layer's output first."""
+        return self._all_encoder_layers
+
+    def get_sequence_output(self):
+        """float32 [B, S, H]: the top layer's output."""
+        return self._all_encoder_layers[-1]
+
+    def get_pooled_output(self):
+        """float32 [B, H]: tanh of a projection of the first token ([CLS]) of the top layer."""
+        # Built when first asked for: masked-LM training has no use for it, and would keep it untrained.
+        if self._pooled_output is None:
+            with tf.variable_scope(self._scope + "/pooler"):
+                self._pooled_output = tf.tanh(dense(
+                    self.get_sequence_output()[:, 0], self._config.hidden_size, "dense", self._draw))
+        return self._pooled_output
+
+    def get_embedding_table(self):
+        """float32 [V, H]: the word table."""
+        return self._embedding_table
+
+    def get_attention_scores(self):
+        """List of float32 [B, A, S, S]: scaled products of query and key, before mask and softmax."""
+        return self._attention_scores
+
+
+def dense(inputs, units, name, draw):
+    """Affine map over the last axis of a matrix, variables `<name>/kernel` and `<name>/bias`.
+
+    Args:
+      inputs: float32 [N, F].
+      units: width of the output.
+      draw: how the kernel starts, see `bert.randomness.new_variable`; the bias starts at 0.
+
+    Returns:
+      float32 [N, units].
+    """
+    with tf.variable_scope(name):
+        kernel = new_variable("kernel", [inputs.shape.as_list()[-1], units], draw)
+        bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
+    return tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+
+
+def layer_norm(tensor, name="LayerNorm"):
+    """Normalises the last axis, variables `<name>/gamma` and `<name>/beta` (Ba et al. 2016, eq. 4)."""
+    width = tensor.shape.as_list()[-1]
+    with tf.variable_scope(name):
+        beta = tf.get_variable("beta", [width], initializer=tf.zeros_initializer())
+        gamma = tf.get_variable("gamma", [width], initializer=tf.ones_initializer())
+    mean, variance = tf.nn.moments(tensor, axes=[-1], keep_dims=True)
+    return tf.nn.batch_normalization(tensor, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
+
+
+def gelu(tensor):
+    """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016)."""
+    return 0.5 * tensor * (1.0 + tf.tanh(np.sqrt(2 / np.pi) * (tensor + 0.044715 * tensor * tensor * tensor)))
+
+
+def activation(name):
+    """The function of that name: "gelu", "relu", "tanh" or "linear"; ValueError for another."""
+    known = {"gelu": gelu, "relu": tf.nn.relu, "tanh": tf.tanh, "linear": tf.identity}
+    if name not in known:
+        raise ValueError("unknown activation %r; known: %s" % (name, ", ".join(sorted(known))))
+    return known[name]
+
+
+def shape_list(tensor):
+    """The tensor's shape: an int where it is known when the graph is built, a scalar tensor elsewhere."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape.as_list())]

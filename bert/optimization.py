@@ -1,0 +1,143 @@
+"""Adam with decoupled weight decay, warm-up and linear decay, exact under replication and accumulation.
+
+One update sees G texts, cut into parts: one for each replica, and as many after each other as gradients
+are accumulated. The loss of a part is its share of the update's loss (sums over the part, divided by
+counts over all the update, `bert.records.totals`), so the gradient of the update is the plain sum of the
+parts' gradients. It is clipped once, when it is complete.
+"""
+
+import dataclasses
+import functools
+import re
+
+import tensorflow.compat.v1 as tf
+
+from bert.randomness import root_variable_scope, update_part
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
+NO_DECAY = re.compile(r"LayerNorm|layer_norm|bias|(^|/)output_bias")
+SLOTS = ("adam_m", "adam_v")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How large each update is.
+
+    `learning_rate` is the peak, reached after `num_warmup_steps` updates and falling in a line to 0 at
+    `num_train_steps`. `clip_norm` bounds the global norm of the update's gradient; 0: no bound.
+    """
+    learning_rate: float
+    num_train_steps: int
+    num_warmup_steps: int = 0
+    weight_decay_rate: float = 0.01
+    clip_norm: float = 1.0
+    num_parts: int = 1  # accumulated parts an update
+
+
+def learning_rate_at(step, schedule):
+    """The rate of the update that follows `step` updates (Devlin et al. 2019, A.2), float32 scalar."""
+    step = tf.cast(step, tf.float32)
+    # The falling line starts at the peak's value on the whole run, as in Google's code, not at the warm-up's end.
+    falling = schedule.learning_rate * tf.maximum(0.0, 1.0 - step / schedule.num_train_steps)
+    if not schedule.num_warmup_steps:
+        return falling
+    rising = schedule.learning_rate * step / schedule.num_warmup_steps
+    return tf.where(step < schedule.num_warmup_steps, rising, falling)
+
+
+def slot_names(variable_name):
+    """Names of the moments kept for a variable, as in Google's checkpoints."""
+    return ["%s/%s" % (variable_name, slot) for slot in SLOTS]
+
+
+def create_train_op(loss, schedule, variables=None):
+    """One part of an update: adds its gradient; the last part changes the variables and the step.
+
+    Args:
+      loss: float32 scalar, the part's share of the update's loss.
+      schedule: Schedule.
+      variables: what is trained; None: all trainable variables.
+
+    Returns:
+      (train_op, dict of scalars to log: "learning_rate", "gradient_norm").
+    """
+    variables = tf.trainable_variables() if variables is None else variables
+    gradients = tf.gradients(loss, variables)
+    untouched = [v.name for v, g in zip(variables, gradients) if g is None]
+    if untouched:
+        raise ValueError("the loss does not depend on %s" % ", ".join(untouched))
+    # One dense tensor each: weight decay touches every row of a table anyway.
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    train_op, rate, norm = tf.distribute.get_replica_context().merge_call(
+        functools.partial(_update_all, schedule=schedule),
+        args=(gradients, variables, tf.train.get_global_step(), update_part()))
+    return train_op, {"learning_rate": rate, "gradient_norm": norm}
+
+
+def _slot(variable, name, collection):
+    """A variable of zeros beside another, on every replica."""
+    with root_variable_scope():
+        return tf.get_variable("%s/%s" % (variable.op.name, name), variable.shape, tf.float32,
+                               initializer=tf.zeros_initializer(), trainable=False, collections=[collection])
+
+
+def _update_all(strategy, gradients, variables, global_step, part, schedule):
+    """Sums gradients over replicas (and parts), clips the sum, updates every replica alike."""
+    moments = [[_slot(variable, name, tf.GraphKeys.GLOBAL_VARIABLES) for name in SLOTS] for variable in variables]
+    # Local, so never in a checkpoint: an update that was cut short begins again.
+    sums = [_slot(variable, "gradient_sum", tf.GraphKeys.LOCAL_VARIABLES)
+            for variable in variables if schedule.num_parts > 1]
+    summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, list(zip(gradients, variables)))
+    rate = learning_rate_at(_local(strategy, global_step).read_value(), schedule)
+    is_last = tf.equal(_local(strategy, part), schedule.num_parts - 1)
+    added = [strategy.extended.update(total, lambda total, gradient: tf.group(total.assign_add(gradient)),
+                                      args=(gradient,)) for total, gradient in zip(sums, summed)]
+
+    def update(variable, gradient, m, v, all_gradients):
+        scale = _clip_scale(all_gradients, schedule.clip_norm)
+        decay = 0.0 if NO_DECAY.search(variable.op.name) else schedule.weight_decay_rate
+        return _when(schedule, is_last, lambda: _adam(variable, gradient * scale, m, v, rate, decay))
+
+    with tf.control_dependencies(added):
+        complete = sums or summed
+        norm = tf.linalg.global_norm([tf.identity(_local(strategy, value)) for value in complete])
+        updates = [strategy.extended.update(variable, update, args=(gradient, m, v, tuple(complete)))
+                   for variable, gradient, (m, v) in zip(variables, complete, moments)]
+    with tf.control_dependencies(updates):
+        kept = 1.0 - tf.cast(is_last, tf.float32)
+        cleared = [strategy.extended.update(total, lambda total: tf.group(total.assign(total * kept)))
+                   for total in sums]
+        with tf.control_dependencies(cleared):
+            counted = strategy.extended.update(
+                part, lambda part: tf.group(part.assign((part + 1) % schedule.num_parts)))
+            stepped = strategy.extended.update(
+                global_step, lambda step: tf.group(step.assign_add(tf.cast(is_last, step.dtype))))
+    return tf.group(counted, stepped), rate, norm
+
+
+def _local(strategy, value):
+    """This worker's first copy of a value that may have one for each replica."""
+    return strategy.experimental_local_results(value)[0]
+
+
+def _when(schedule, condition, build):
+    """Runs `build()`'s op when the update is complete."""
+    if schedule.num_parts == 1:
+        return build()
+    return tf.cond(condition, lambda: tf.group(build()), tf.no_op)
+
+
+def _clip_scale(gradients, clip_norm):
+    if not clip_norm:
+        return 1.0
+    return clip_norm / tf.maximum(tf.linalg.global_norm(list(gradients)), clip_norm)
+
+
+def _adam(variable, gradient, m, v, rate, decay):
+    """w -= rate * (m / (sqrt(v) + eps) + decay * w), without bias correction, as BERT was trained."""
+    decayed = variable.assign_sub(rate * decay * variable) if decay else variable.read_value()
+    with tf.control_dependencies([decayed]):
+        # Powers of 0 switch the op's bias correction off.
+        return tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle, m=m.handle, v=v.handle, beta1_power=0.0, beta2_power=0.0, lr=rate,
+            beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient, use_locking=False)

@@ -1,0 +1,248 @@
+"""The one TFRecord schema: what commands write, what models read, and the order of training.
+
+Feature names and types are those of Google's `create_pretraining_data.py`; files written by either
+are read by both. Sequences may be stored with or without padding: a batch is padded to its longest text.
+
+Letters: G texts of one update, B texts of one part of it, S tokens, P predictions, C labels.
+"""
+
+import collections
+import os
+import struct
+
+import tensorflow.compat.v1 as tf
+
+from training.command import UserError
+from training.files import whole_file
+
+SEQUENCE = ("input_ids", "input_mask", "segment_ids")               # [B, S]
+PREDICTIONS = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")  # [B, P]
+LABELS = ("label_ids",)                                             # [B, 1], or [B, C]: multi-label
+FLOATS = ("masked_lm_weights",)
+NO_LABEL = -1  # in `label_ids` of a text without a label
+
+MASKED_LM_FEATURES = SEQUENCE + PREDICTIONS
+CLASSIFICATION_FEATURES = SEQUENCE + LABELS
+
+MAX_POOL_UPDATES = 32  # updates whose texts are sorted by length together, at most an epoch
+MAX_SHUFFLE_BUFFER = 200000  # records
+
+
+def serialize(features):
+    """One example as the bytes of a `tf.train.Example`.
+
+    Args:
+      features: dict of name -> list of int, or of float for the names in `FLOATS`.
+    """
+    built = collections.OrderedDict()
+    for name, values in features.items():
+        if name in FLOATS:
+            built[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        else:
+            built[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    # Map entries have no order of their own; deterministic=True makes equal examples equal bytes.
+    example = tf.train.Example(features=tf.train.Features(feature=built))
+    return example.SerializeToString(deterministic=True)
+
+
+def write_records(path, serialized_examples):
+    """Writes one TFRecord file, whole or not at all, and returns how many records it holds."""
+    count = 0
+    with whole_file(path) as temporary:
+        with tf.io.TFRecordWriter(temporary) as writer:
+            for record in serialized_examples:
+                writer.write(record)
+                count += 1
+    return count
+
+
+def count_records(path):
+    """How many records a TFRecord file holds, read from the length fields alone.
+
+    Raises:
+      UserError: the file ends inside a record.
+    """
+    size, position, count = os.path.getsize(path), 0, 0
+    with open(path, "rb") as stream:
+        while position < size:
+            stream.seek(position)
+            header = stream.read(8)
+            # A record is length (8 bytes), its checksum (4), the data and the data's checksum (4).
+            position += 16 + struct.unpack("<Q", header)[0] if len(header) == 8 else size
+            if position > size:
+                raise UserError("%s: record %d is cut off; the file is damaged: make it again" % (path, count))
+            count += 1
+    return count
+
+
+def parse(serialized, names):
+    """Parses a vector of examples into dense tensors, each padded to its longest.
+
+    Args:
+      serialized: string [N].
+      names: which features to read.
+
+    Returns:
+      dict of name -> int32 or float32 [N, longest].
+    """
+    spec = {name: tf.io.FixedLenSequenceFeature(
+        [], tf.float32 if name in FLOATS else tf.int64, allow_missing=True) for name in names}
+    parsed = tf.io.parse_example(serialized, spec)
+    return {name: value if name in FLOATS else tf.cast(value, tf.int32) for name, value in parsed.items()}
+
+
+def trim(features):
+    """Cuts padding that no text of the batch needs, from [B, S] and [B, P] features."""
+    longest = tf.reduce_max(tf.reduce_sum(features["input_mask"], axis=1))
+    trimmed = dict(features)
+    for name in SEQUENCE:
+        trimmed[name] = features[name][:, :longest]
+    if "masked_lm_weights" in features:
+        most = tf.reduce_max(tf.reduce_sum(tf.cast(features["masked_lm_weights"] > 0, tf.int32), axis=1))
+        for name in PREDICTIONS:
+            trimmed[name] = features[name][:, :most]
+    return trimmed
+
+
+def totals(features):
+    """What the sums of an update's losses are divided by, counted over all its texts.
+
+    Computed where the update's texts are still together, so that an update cut into parts, on
+    replicas or one after the other, has the very same loss as an update in one piece.
+
+    Returns:
+      dict of float32 scalars: "total_examples", "total_tokens" (real ones), "total_predictions"
+      (masked positions), "total_labels" (texts that have a label).
+    """
+    counted = {"total_examples": tf.shape(features["input_ids"])[0],
+               "total_tokens": tf.reduce_sum(features["input_mask"])}
+    if "masked_lm_weights" in features:
+        counted["total_predictions"] = tf.reduce_sum(features["masked_lm_weights"])
+    if "label_ids" in features:
+        counted["total_labels"] = tf.reduce_sum(
+            tf.cast(tf.not_equal(features["label_ids"][:, 0], NO_LABEL), tf.int32))
+    return {name: tf.cast(value, tf.float32) for name, value in counted.items()}
+
+
+def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=0):
+    """An input_fn whose every batch is decided by (files, batch_size, seed, step).
+
+    The stream of texts has no end: epoch after epoch, each shuffled anew through a buffer of at most
+    `MAX_SHUFFLE_BUFFER` records. Pools of `MAX_POOL_UPDATES` updates are sorted by length, cut into updates
+    of similar lengths, and these are shuffled. An update's texts are cut into equal parts, one for each
+    replica and accumulated part. Started at `start_step`, it goes on where an unbroken run would be.
+
+    Args:
+      files: TFRecord files.
+      names: features to read.
+      batch_size: G, texts of one update over all replicas and parts.
+      num_parts: accumulated parts an update.
+      seed: int.
+      start_step: updates already made.
+
+    Returns:
+      input_fn(input_context=None) -> tf.data.Dataset of features, each [B, ...], with `totals`.
+
+    Raises:
+      UserError: no records, or (from input_fn) a batch size that the parts do not divide.
+    """
+    num_records = sum(count_records(name) for name in files)
+    if not num_records:
+        raise UserError("%s: no records" % ", ".join(files))
+
+    def input_fn(input_context=None):
+        replicas = input_context.num_replicas_in_sync if input_context else 1
+        if batch_size % (replicas * num_parts):
+            raise UserError(
+                "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts"
+                % (batch_size, replicas, num_parts))
+        # A pool longer than an epoch would bring the two copies of a text together.
+        pool_updates = max(1, min(MAX_POOL_UPDATES, num_records // batch_size))
+        first_pool, first_update = divmod(start_step, pool_updates)
+        texts = _shuffled_records(files, num_records, seed, first_pool * pool_updates * batch_size)
+        pools = texts.batch(pool_updates * batch_size, drop_remainder=True)
+        numbered = tf.data.Dataset.zip((tf.data.experimental.Counter(first_pool), pools))
+        updates = numbered.flat_map(
+            lambda pool, records: tf.data.Dataset.from_tensor_slices(
+                _updates_of_similar_length(parse(records, names), pool_updates, batch_size, seed, pool)))
+        parts = updates.skip(first_update).flat_map(
+            lambda update: tf.data.Dataset.from_tensor_slices(
+                _split(update, replicas * num_parts)))
+        if input_context and input_context.num_input_pipelines > 1:
+            parts = _parts_of_worker(parts, input_context)
+        return parts.map(trim).prefetch(4)
+
+    return input_fn
+
+
+def _shuffled_records(files, num_records, seed, skip):
+    buffer_size = min(num_records, MAX_SHUFFLE_BUFFER)
+    first_epoch, position = divmod(skip, num_records)
+
+    def one_epoch(epoch):
+        key = seed * 1000003 + epoch
+        names = tf.data.Dataset.from_tensor_slices(files).shuffle(
+            len(files), seed=key, reshuffle_each_iteration=False)
+        records = names.interleave(tf.data.TFRecordDataset, cycle_length=min(len(files), 16), block_length=1)
+        return records.shuffle(buffer_size, seed=key, reshuffle_each_iteration=False)
+
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    return epochs.flat_map(one_epoch).skip(position)
+
+
+def _updates_of_similar_length(pool, num_updates, batch_size, seed, number):
+    """Features [num_updates * G, ...] -> [num_updates, G, ...], sorted by length within, shuffled between."""
+    by_length = tf.argsort(tf.reduce_sum(pool["input_mask"], axis=1), stable=True)
+    draw = tf.random.stateless_uniform([num_updates], tf.stack([tf.cast(seed, tf.int64), number]))
+    order = tf.argsort(draw)
+
+    def arrange(values):
+        values = tf.gather(values, by_length)
+        return tf.gather(tf.reshape(values, [num_updates, batch_size, tf.shape(values)[1]]), order)
+
+    return {name: arrange(values) for name, values in pool.items()}
+
+
+def _split(update, num_parts):
+    """Features [G, ...] -> [num_parts, B, ...], the update's totals repeated for each part."""
+    def cut(values):
+        return tf.reshape(values, [num_parts, tf.shape(values)[0] // num_parts, tf.shape(values)[1]])
+
+    parts = {name: cut(values) for name, values in update.items()}
+    parts.update({name: tf.fill([num_parts], value) for name, value in totals(update).items()})
+    return parts
+
+
+def _parts_of_worker(parts, context):
+    """Every worker reads the same stream and takes its own parts, so that N workers equal one."""
+    local = context.num_replicas_in_sync // context.num_input_pipelines
+
+    def mine(number, _):
+        return tf.equal(number % context.num_replicas_in_sync // local, context.input_pipeline_id)
+
+    return parts.enumerate().filter(mine).map(lambda _, part: part)
+
+
+def evaluation_input_fn(files, names, batch_size):
+    """An input_fn that reads every record once.
+
+    Returns:
+      input_fn() -> tf.data.Dataset of features [B, ...] with `totals` and "record" [B], the place of
+      each text in the files: batches hold texts of similar length, so the order is another.
+    """
+    def input_fn():
+        records = tf.data.TFRecordDataset(files).enumerate().batch(MAX_POOL_UPDATES * batch_size)
+
+        def sort(numbers, serialized):
+            pool = parse(serialized, names)
+            pool["record"] = numbers
+            by_length = tf.argsort(tf.reduce_sum(pool["input_mask"], axis=1), stable=True)
+            return tf.data.Dataset.from_tensor_slices(
+                {name: tf.gather(values, by_length) for name, values in pool.items()}).batch(batch_size)
+
+        def finish(features):
+            return dict(trim(features), **totals(features))
+
+        return records.flat_map(sort).map(finish).prefetch(4)
+
+    return input_fn

@@ -1,0 +1,94 @@
+"""How every command of the project starts, and how it ends when something is wrong.
+
+A command is a module with `define_flags()` and `main()`. Its last lines are
+
+    if __name__ == "__main__":
+        command.run(main, define_flags)
+
+Nothing here imports TensorFlow, and a command imports it inside `main`, so `--help` answers at once.
+"""
+
+import contextlib
+import os
+import sys
+
+from absl import app
+from absl import flags
+
+HELP = ("--help", "-help", "-h", "-?")
+
+
+class UserError(ValueError):
+    """Something the user can put right: told in one line, without a traceback, exit code 1.
+
+    The message names the file and line or the flag first, then what is wrong and what to do.
+    """
+
+
+def run(main, define_flags):
+    """Defines the flags, parses the command line and calls `main()`; does not return."""
+    define_flags()
+    _answer_help()
+    app.run(lambda _: _exit(main), flags_parser=_parse)
+
+
+def run_action(actions):
+    """Like `run`, for a command whose first argument chooses among several: `command build --flag=...`.
+
+    Args:
+      actions: dict of name -> (main, define_flags).
+    """
+    action = sys.argv[1] if len(sys.argv) > 1 else ""
+    if action in actions:
+        del sys.argv[1]
+        run(*actions[action])
+    if action in HELP:
+        print(sys.modules["__main__"].__doc__.strip())
+        sys.exit(0)
+    fail("%s: the first argument must be one of: %s; --help tells more"
+         % (action or "no argument", ", ".join(sorted(actions))))
+
+
+def _answer_help():
+    # absl's own --help ends with code 1, and runs only after every other flag was accepted.
+    for word in HELP:
+        if word in sys.argv[1:]:
+            print("%s\n\nFlags:\n%s" % (
+                sys.modules["__main__"].__doc__.strip(),
+                flags.FLAGS.get_key_flags_for_module(sys.argv[0]) and flags.FLAGS.main_module_help()))
+            sys.exit(0)
+
+
+def _parse(argv):
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        fail("%s; --help lists the flags" % error)
+    if len(rest) > 1:
+        fail("%s: not a flag; every argument is given as --name=value" % rest[1])
+    return rest
+
+
+def _exit(main):
+    with one_line_errors():
+        main()
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """Turns a UserError, or a file that cannot be read or written, into one line and exit code 1."""
+    try:
+        yield
+    except UserError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail("%s: %s" % (error.filename, error.strerror))
+
+
+def fail(message):
+    program = os.path.basename(sys.argv[0])
+    sys.stderr.write("%s: error: %s\n" % (program, message))
+    sys.stderr.flush()
+    sys.exit(1)

@@ -1,0 +1,118 @@
+"""Files that appear whole or not at all, and the small formats of a run folder."""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import shutil
+
+from training.command import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields a temporary name beside `path`; renames it to `path` when the block ends well.
+
+    The temporary file is removed when the block raises; a process that is killed leaves at most
+    `<path>.tmp-<pid>`, which nothing reads.
+    """
+    temporary = "%s.tmp-%d" % (path, os.getpid())
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+@contextlib.contextmanager
+def whole_folder(path):
+    """Yields a temporary folder beside `path`; it takes the place of `path` when the block ends well.
+
+    A folder cannot replace another in one step, so the old one is set aside first: a process killed
+    between the two renames leaves `<path>.old`, which `recover_folder` puts back.
+    """
+    temporary, old = path + ".tmp", path + ".old"
+    recover_folder(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.makedirs(temporary)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if os.path.exists(path):
+        os.rename(path, old)
+    os.rename(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(path):
+    """Undoes a replacement by `whole_folder` that was cut short."""
+    old = path + ".old"
+    if os.path.exists(old):
+        if os.path.exists(path):
+            shutil.rmtree(old)
+        else:
+            os.rename(old, path)
+
+
+def write_text(path, text):
+    """Writes `text` as UTF-8, whole or not at all."""
+    with whole_file(path) as temporary:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def write_json(path, value):
+    """Writes `value` as indented JSON with Chinese characters left readable."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path):
+    """Reads one JSON value.
+
+    Raises:
+      UserError: the file is not JSON; the message names file, line and column.
+    """
+    with open(path, encoding="utf-8") as stream:
+        try:
+            return json.load(stream)
+        except json.JSONDecodeError as error:
+            raise UserError("%s:%d:%d: not JSON: %s" % (path, error.lineno, error.colno, error.msg))
+
+
+def read_lines(path):
+    """The lines of a UTF-8 text file, without their ends."""
+    with open(path, encoding="utf-8") as stream:
+        return stream.read().splitlines()
+
+
+def digest(path):
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    state = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            state.update(block)
+    return state.hexdigest()
+
+
+def matching_files(patterns, flag):
+    """The files that match comma-separated glob patterns, sorted, each once.
+
+    Args:
+      patterns: e.g. "corpus/*.txt,extra.txt".
+      flag: the flag's name, for the message.
+
+    Raises:
+      UserError: a pattern matches nothing.
+    """
+    found = set()
+    for pattern in patterns.split(","):
+        names = glob.glob(pattern)
+        if not names:
+            raise UserError("--%s=%s: no such file" % (flag, pattern))
+        found.update(names)
+    return sorted(found)

@@ -1,0 +1,9 @@
+"""Importing this makes TensorFlow, 1.15 or 2.15, build TF 1.x graphs over resource variables.
+
+Reference variables may change under a tensor already read from them, and fused updates refuse them.
+"""
+
+import tensorflow.compat.v1 as tf
+
+tf.disable_v2_behavior()
+tf.enable_resource_variables()
