@@ -60,6 +60,11 @@ class BertConfig:
         return self.num_hidden_layers
 
     @property
+    def classifier_dropout_prob(self):
+        """Dropout of the pooled vector in front of a classifier."""
+        return self.hidden_dropout_prob
+
+    @property
     def max_length(self):
         """The longest sequence the model takes, in tokens."""
         return self.max_position_embeddings
@@ -88,7 +93,6 @@ class BertModel:
         self._hidden_dropout = config.hidden_dropout_prob if is_training else 0.0
         self._attention_dropout = config.attention_probs_dropout_prob if is_training else 0.0
         self._draw = normal(config.initializer_range)
-        self._scope = scope
         self._pooled_output = None
         batch_size, length = shape_list(input_ids)
         if input_mask is None:
@@ -96,7 +100,7 @@ class BertModel:
         if segment_ids is None:
             segment_ids = tf.zeros_like(input_ids)
 
-        with tf.variable_scope(scope):
+        with tf.variable_scope(scope) as self._scope:
             with tf.variable_scope("embeddings"):
                 self._embed(input_ids, segment_ids, length)
             with tf.variable_scope("encoder"):
@@ -179,7 +183,7 @@ class BertModel:
         """float32 [B, H]: tanh of a projection of the first token ([CLS]) of the top layer."""
         # Built when first asked for: masked-LM training has no use for it, and would keep it untrained.
         if self._pooled_output is None:
-            with tf.variable_scope(self._scope + "/pooler"):
+            with tf.variable_scope(self._scope), tf.variable_scope("pooler"):
                 self._pooled_output = tf.tanh(dense(
                     self.get_sequence_output()[:, 0], self._config.hidden_size, "dense", self._draw))
         return self._pooled_output

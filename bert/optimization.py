@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 from bert.randomness import root_variable_scope, update_part
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
-NO_DECAY = re.compile(r"LayerNorm|layer_norm|bias|(^|/)output_bias")
+NO_DECAY = re.compile(r"LayerNorm|layer_norm|bias")
 SLOTS = ("adam_m", "adam_v")
 
 
@@ -56,18 +56,22 @@ def create_train_op(loss, schedule, variables=None):
     Args:
       loss: float32 scalar, the part's share of the update's loss.
       schedule: Schedule.
-      variables: what is trained; None: all trainable variables.
+      variables: what may be trained; None: all trainable variables. Those the loss does not depend on
+        stay as they are, weight decay included.
 
     Returns:
       (train_op, dict of scalars to log: "learning_rate", "gradient_norm").
+
+    Raises:
+      ValueError: the loss depends on none of them.
     """
     variables = tf.trainable_variables() if variables is None else variables
-    gradients = tf.gradients(loss, variables)
-    untouched = [v.name for v, g in zip(variables, gradients) if g is None]
-    if untouched:
-        raise ValueError("the loss does not depend on %s" % ", ".join(untouched))
+    reached = [(v, g) for v, g in zip(variables, tf.gradients(loss, variables)) if g is not None]
+    if not reached:
+        raise ValueError("the loss depends on no trainable variable")
+    variables = [variable for variable, _ in reached]
     # One dense tensor each: weight decay touches every row of a table anyway.
-    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    gradients = [tf.convert_to_tensor(gradient) for _, gradient in reached]
     train_op, rate, norm = tf.distribute.get_replica_context().merge_call(
         functools.partial(_update_all, schedule=schedule),
         args=(gradients, variables, tf.train.get_global_step(), update_part()))
@@ -93,15 +97,18 @@ def _update_all(strategy, gradients, variables, global_step, part, schedule):
     added = [strategy.extended.update(total, lambda total, gradient: tf.group(total.assign_add(gradient)),
                                       args=(gradient,)) for total, gradient in zip(sums, summed)]
 
+    norms = {}  # of the summed gradient, computed once a device
+
     def update(variable, gradient, m, v, all_gradients):
-        scale = _clip_scale(all_gradients, schedule.clip_norm)
+        if variable.device not in norms:
+            norms[variable.device] = tf.linalg.global_norm(all_gradients)
+        scale = _clip_scale(norms[variable.device], schedule.clip_norm)
         decay = 0.0 if NO_DECAY.search(variable.op.name) else schedule.weight_decay_rate
         return _when(schedule, is_last, lambda: _adam(variable, gradient * scale, m, v, rate, decay))
 
     with tf.control_dependencies(added):
         complete = sums or summed
-        norm = tf.linalg.global_norm([tf.identity(_local(strategy, value)) for value in complete])
-        updates = [strategy.extended.update(variable, update, args=(gradient, m, v, tuple(complete)))
+        updates = [strategy.extended.update(variable, update, args=(gradient, m, v, complete))
                    for variable, gradient, (m, v) in zip(variables, complete, moments)]
     with tf.control_dependencies(updates):
         kept = 1.0 - tf.cast(is_last, tf.float32)
@@ -112,7 +119,7 @@ def _update_all(strategy, gradients, variables, global_step, part, schedule):
                 part, lambda part: tf.group(part.assign((part + 1) % schedule.num_parts)))
             stepped = strategy.extended.update(
                 global_step, lambda step: tf.group(step.assign_add(tf.cast(is_last, step.dtype))))
-    return tf.group(counted, stepped), rate, norm
+    return tf.group(counted, stepped), rate, list(norms.values())[0]
 
 
 def _local(strategy, value):
@@ -127,10 +134,9 @@ def _when(schedule, condition, build):
     return tf.cond(condition, lambda: tf.group(build()), tf.no_op)
 
 
-def _clip_scale(gradients, clip_norm):
-    if not clip_norm:
-        return 1.0
-    return clip_norm / tf.maximum(tf.linalg.global_norm(list(gradients)), clip_norm)
+def _clip_scale(norm, clip_norm):
+    """What a gradient of that norm is multiplied by."""
+    return clip_norm / tf.maximum(norm, clip_norm) if clip_norm else tf.ones_like(norm)
 
 
 def _adam(variable, gradient, m, v, rate, decay):

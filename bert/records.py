@@ -75,6 +75,21 @@ def count_records(path):
     return count
 
 
+def first_length(files):
+    """The length S of the first record, padding included.
+
+    Raises:
+      UserError: it has no `input_ids`.
+    """
+    with tf.Graph().as_default():  # the iterator asks for one
+        serialized = next(tf.python_io.tf_record_iterator(files[0]), b"")
+    example = tf.train.Example.FromString(serialized)
+    length = len(example.features.feature["input_ids"].int64_list.value)
+    if not length:
+        raise UserError("%s: the first record has no input_ids" % files[0])
+    return length
+
+
 def parse(serialized, names):
     """Parses a vector of examples into dense tensors, each padded to its longest.
 

@@ -21,7 +21,7 @@ class BiLstmConfig:
 
     `hidden_size` is the width of every layer's output. `merge` "concat" runs half of it in each direction
     and joins the two, "sum" runs all of it in each direction and adds them. `embedding_size` 0 means
-    `hidden_size`. Dropout: of the embeddings, of each layer's output, of the pooled vector.
+    `hidden_size`. Dropout: of the embeddings, of each layer's output, of the pooled vector (by the classifier over it).
     """
     vocab_size: int
     model_type: str = "bilstm"
@@ -53,6 +53,16 @@ class BiLstmConfig:
     def num_layers(self):
         """Layers that can be distilled from or into."""
         return self.num_hidden_layers
+
+    @property
+    def classifier_dropout_prob(self):
+        """Dropout of the pooled vector in front of a classifier."""
+        return self.pooled_dropout_prob
+
+    @property
+    def hidden_act(self):
+        """What a masked-LM head over this encoder uses."""
+        return "gelu"
 
     @property
     def max_length(self):
@@ -88,7 +98,6 @@ class BiLstmModel:
         self._kernel = kernel
         self._lengths = tf.reduce_sum(input_mask, axis=1)  # [B]
         self._weights = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
-        self._pooled_dropout = config.pooled_dropout_prob if is_training else 0.0
         embedding_dropout = config.embedding_dropout_prob if is_training else 0.0
         hidden_dropout = config.hidden_dropout_prob if is_training else 0.0
 
@@ -135,14 +144,12 @@ class BiLstmModel:
         return self._all_encoder_layers[-1]
 
     def get_pooled_output(self):
-        """float32 [B, H]: one vector a text, after dropout.
+        """float32 [B, H]: one vector a text.
 
         "last" merges the forward state at the last real token with the backward state at the first, "max"
         and "mean" run over the top layer's real tokens. A text without any token gives zeros.
         """
-        pooled = {"last": self._last_state, "max": self._max, "mean": self._mean}[self._config.pooling]()
-        with tf.variable_scope("pooler"):
-            return dropout(pooled, self._pooled_dropout)
+        return {"last": self._last_state, "max": self._max, "mean": self._mean}[self._config.pooling]()
 
     def _last_state(self):
         config = self._config

@@ -5,7 +5,7 @@ A command is a module with `define_flags()` and `main()`. Its last lines are
     if __name__ == "__main__":
         command.run(main, define_flags)
 
-Nothing here imports TensorFlow, and a command imports it inside `main`, so `--help` answers at once.
+Import it before anything that imports TensorFlow, whose log it quiets.
 """
 
 import contextlib
@@ -14,6 +14,9 @@ import sys
 
 from absl import app
 from absl import flags
+
+# Read when TensorFlow is loaded. Its library logs an error where there is no GPU; what matters is raised.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HELP = ("--help", "-help", "-h", "-?")
 
@@ -47,6 +50,11 @@ def run_action(actions):
         sys.exit(0)
     fail("%s: the first argument must be one of: %s; --help tells more"
          % (action or "no argument", ", ".join(sorted(actions))))
+
+
+def own_flags():
+    """The running command's flags as dict of name -> value; absl's own are left out."""
+    return {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
 
 
 def _answer_help():
@@ -88,7 +96,8 @@ def one_line_errors():
 
 
 def fail(message):
+    """Says on stderr, in one line, what is wrong, and ends the process with code 1."""
     program = os.path.basename(sys.argv[0])
-    sys.stderr.write("%s: error: %s\n" % (program, message))
+    sys.stderr.write("%s: error: %s\n" % (program, " ".join(message.splitlines())))
     sys.stderr.flush()
     sys.exit(1)

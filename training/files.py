@@ -34,6 +34,7 @@ def whole_folder(path):
     A folder cannot replace another in one step, so the old one is set aside first: a process killed
     between the two renames leaves `<path>.old`, which `recover_folder` puts back.
     """
+    path = os.path.normpath(path)  # a slash at the end would put the temporary folder inside
     temporary, old = path + ".tmp", path + ".old"
     recover_folder(path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -51,6 +52,7 @@ def whole_folder(path):
 
 def recover_folder(path):
     """Undoes a replacement by `whole_folder` that was cut short."""
+    path = os.path.normpath(path)
     old = path + ".old"
     if os.path.exists(old):
         if os.path.exists(path):
@@ -59,35 +61,62 @@ def recover_folder(path):
             os.rename(old, path)
 
 
+def write_bytes(path, content):
+    """Writes `content`, whole or not at all."""
+    with whole_file(path) as temporary:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+
+
 def write_text(path, text):
     """Writes `text` as UTF-8, whole or not at all."""
-    with whole_file(path) as temporary:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text)
+    write_bytes(path, text.encode("utf-8"))
+
+
+def to_json(value):
+    """`value` as indented JSON with Chinese characters left readable."""
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
 def write_json(path, value):
-    """Writes `value` as indented JSON with Chinese characters left readable."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Writes `value` as `to_json`."""
+    write_text(path, to_json(value))
 
 
 def read_json(path):
     """Reads one JSON value.
 
     Raises:
-      UserError: the file is not JSON; the message names file, line and column.
+      UserError: the file is not JSON (the message names file, line and column), or not UTF-8.
     """
-    with open(path, encoding="utf-8") as stream:
-        try:
-            return json.load(stream)
-        except json.JSONDecodeError as error:
-            raise UserError("%s:%d:%d: not JSON: %s" % (path, error.lineno, error.colno, error.msg))
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError("%s:%d:%d: not JSON: %s" % (path, error.lineno, error.colno, error.msg))
+
+
+def read_bytes(path):
+    """All of a file."""
+    with open(path, "rb") as stream:
+        return stream.read()
 
 
 def read_lines(path):
-    """The lines of a UTF-8 text file, without their ends."""
+    """The lines of a UTF-8 text file, without their ends.
+
+    Raises:
+      UserError: the file is not UTF-8.
+    """
+    # str.splitlines would also cut at U+2028 and the like, which may stand inside a line.
+    return _read_text(path).rstrip("\n").split("\n")
+
+
+def _read_text(path):
     with open(path, encoding="utf-8") as stream:
-        return stream.read().splitlines()
+        try:
+            return stream.read()
+        except UnicodeDecodeError as error:
+            raise UserError("%s: not UTF-8: %s at byte %d" % (path, error.reason, error.start))
 
 
 def digest(path):

@@ -5,5 +5,6 @@ Reference variables may change under a tensor already read from them, and fused 
 
 import tensorflow.compat.v1 as tf
 
+tf.logging.set_verbosity(tf.logging.ERROR)  # before the next line, which warns
 tf.disable_v2_behavior()
 tf.enable_resource_variables()

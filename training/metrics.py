@@ -96,6 +96,21 @@ def _best_threshold(labels, probabilities):
     return float((ranked[best] + ranked[best + 1]) / 2)
 
 
+def chosen_classes(probabilities, thresholds=None):
+    """The classes predicted for one text: its most probable one, or all that reach their thresholds.
+
+    Args:
+      probabilities: float [C].
+      thresholds: C floats, several classes a text; None: one class.
+
+    Returns:
+      list of int, ascending.
+    """
+    if thresholds is None:
+        return [int(np.argmax(probabilities))]
+    return np.nonzero(np.asarray(probabilities) >= np.asarray(thresholds))[0].tolist()
+
+
 def paired_bootstrap(correct_a, correct_b, seed, samples=10000):
     """Whether two classifiers differ in accuracy, the same texts given to both.
 

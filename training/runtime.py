@@ -31,7 +31,14 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
                         % (num_gpus, len(found), ", ".join(found) or "none"))
     kind, count = ("gpu", num_gpus) if num_gpus else ("cpu", num_cpu_replicas)
     devices = ["/%s:%d" % (kind, index) for index in range(count)]
-    if len(cluster().get("worker", [])) + len(cluster().get("chief", [])) > 1:
+    if sum(len(addresses) for addresses in cluster().values()) > 1:
+        # The strategy takes what it finds: one CPU, or every GPU.
+        if num_cpu_replicas > 1:
+            raise UserError("--num_cpu_replicas=%d: a worker of a TF_CONFIG cluster has one CPU replica; "
+                            "start more workers" % num_cpu_replicas)
+        if num_gpus != len(found):
+            raise UserError("--num_gpus=%d: a worker of a TF_CONFIG cluster uses all GPUs that are visible to it, "
+                            "here %d; CUDA_VISIBLE_DEVICES makes them fewer" % (num_gpus, len(found)))
         return tf.distribute.experimental.MultiWorkerMirroredStrategy(), devices
     if count > 1:
         return tf.distribute.MirroredStrategy(devices), devices
@@ -39,23 +46,46 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
 
 
 def cluster():
-    """The cluster of `TF_CONFIG`: dict of job -> addresses; empty on a single machine."""
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        return json.loads(text).get("cluster", {}) if text else {}
-    except (ValueError, AttributeError):
-        raise UserError("TF_CONFIG: not a JSON object with \"cluster\" and \"task\": %s" % text)
+    """The cluster of `TF_CONFIG`: dict of job -> addresses; empty on a single machine.
+
+    Raises:
+      UserError: TF_CONFIG is broken.
+    """
+    return _cluster_and_task()[0]
 
 
 def is_chief():
-    """Whether this process is the one that writes files for all workers."""
-    task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {})
-    chief_job = "chief" if cluster().get("chief") else "worker"
-    return not cluster() or (task.get("type") == chief_job and task.get("index", 0) == 0)
+    """Whether this process is the one that writes files for all workers.
+
+    Raises:
+      UserError: TF_CONFIG is broken.
+    """
+    jobs, task = _cluster_and_task()
+    return not jobs or task == ("chief" if jobs.get("chief") else "worker", 0)
 
 
-def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, strategy=None, num_devices=1,
-               log_steps=100):
+def _cluster_and_task():
+    """`TF_CONFIG` as (dict of job -> list of addresses, (job, index) of this process); ({}, None) without a cluster."""
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        config = json.loads(text)
+        jobs = config.get("cluster", {})
+        if not jobs:
+            return {}, None
+        job, index = config["task"]["type"], int(config["task"].get("index", 0))
+        valid = (set(jobs) <= {"chief", "worker"} and 0 <= index < len(jobs[job])
+                 and all(isinstance(addresses, list) for addresses in jobs.values()))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        valid = False
+    if not valid:
+        raise UserError(
+            'TF_CONFIG: {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} is needed '
+            '(jobs: "worker", and "chief" if wanted), found %s' % text)
+    return jobs, (job, index)
+
+
+def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, strategy=None,
+               devices=("/cpu:0",)):
     """RunConfig of a training Estimator.
 
     Args:
@@ -63,12 +93,14 @@ def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, 
       seed: the graph's seed, from which dropout and initial values come.
       save_checkpoints_steps: updates between checkpoints; each is evaluated.
       strategy: a distribution strategy or None.
-      num_devices: local devices; logical CPU devices are made for them.
-      log_steps: updates between TensorBoard scalars.
+      devices: names of the local devices, from `distribution_strategy`; logical CPU devices are made for them.
     """
-    session_config = tf.ConfigProto(allow_soft_placement=True, device_count={"CPU": num_devices})
+    session_config = tf.ConfigProto(allow_soft_placement=True, device_count={"CPU": len(devices)})
+    if not any("gpu" in device for device in devices):
+        session_config.device_count["GPU"] = 0  # else TensorFlow would take one that it sees
     session_config.gpu_options.allow_growth = True
     return tf.estimator.RunConfig(
         model_dir=output_dir, tf_random_seed=seed, save_checkpoints_steps=save_checkpoints_steps,
-        save_summary_steps=log_steps, log_step_count_steps=None, keep_checkpoint_max=keep_checkpoint_max,
+        # Scalars are written by `hooks.ProgressHook`, averaged over all updates.
+        save_summary_steps=None, log_step_count_steps=None, keep_checkpoint_max=keep_checkpoint_max,
         session_config=session_config, train_distribute=strategy)

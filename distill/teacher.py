@@ -1,0 +1,38 @@
+"""The frozen teacher: in the graph under `teacher/`, never trained, never in a checkpoint of the student."""
+
+import collections
+
+import tensorflow.compat.v1 as tf
+
+from bert import checkpoints
+from tasks.encoders import build_encoder
+
+SCOPE = "teacher"
+
+# config: BertConfig or BiLstmConfig; checkpoint: its prefix; layers: which of the checkpoint's layers,
+# () for all.
+Teacher = collections.namedtuple("Teacher", "config checkpoint layers")
+
+# embedding: [B, S, D]; hidden: list of [B, S, D]; logits: rows of the task, or None.
+TeacherOutputs = collections.namedtuple("TeacherOutputs", "embedding hidden logits")
+
+
+def build_teacher(teacher, task, features, with_logits):
+    """The teacher's outputs for one batch, in inference mode, its variables restored.
+
+    Args:
+      teacher: Teacher.
+      task: MaskedLm or Classification.
+      features: dict of the batch's features.
+      with_logits: whether the task's head is needed; then the checkpoint must have it.
+
+    Raises:
+      UserError: the checkpoint lacks a variable, or one has another shape.
+    """
+    with checkpoints.frozen_scope(SCOPE):
+        encoder = build_encoder(teacher.config, False, features)
+        logits = task.logits(encoder, teacher.config, features) if with_logits else None
+    prefix = SCOPE + "/"
+    variables = [variable for variable in tf.local_variables() if variable.op.name.startswith(prefix)]
+    checkpoints.restore(teacher.checkpoint, variables, teacher.layers, prefix, optional=lambda name: False)
+    return TeacherOutputs(encoder.get_embedding_output(), encoder.get_all_encoder_layers(), logits)

@@ -1,0 +1,201 @@
+"""Distils a teacher into a student, on a corpus or on a labelled task.
+
+    python run_distill.py --task=masked_lm --input_file='records/corpus.tfrecord*' \\
+        --teacher_checkpoint=output/teacher --student_config_file=configs/student.json \\
+        --output_dir=output/student --do_train
+    python run_distill.py --task=classification --data_dir=data --unlabeled_file=texts.txt \\
+        --teacher_checkpoint=output/teacher_classifier --init_checkpoint=output/student \\
+        --output_dir=output/student_classifier --do_train --do_eval --do_export
+
+The loss is a weighted sum of four terms: embedding, hidden_1 ... (each a student layer, learnt through a
+projection from the teacher's layer that --layer_map names), prediction (the teacher's soft answers) and label
+(the true ones, where there are some). Each is logged by its own name, unweighted; weight 0 switches one off.
+On a task, every text of --unlabeled_file is mixed with the labelled ones. The teacher is a folder or
+checkpoint of run_pretraining.py or run_classifier.py, or of Google's; vocabulary, labels and text settings
+are the teacher's. A run that was stopped goes on when the same command is given again.
+"""
+
+import functools
+import os
+
+from absl import flags
+
+from training import command
+from bert import checkpoints
+from bert import records
+from distill import layer_map
+from distill.model_fn import Weights, distillation_model_fn
+from distill.teacher import Teacher
+from serving import export
+from tasks import classify
+from tasks import encoders
+from tasks import runs
+from tasks.classification import Classification
+from tasks.classification_data import Split
+from tasks.masked_lm import MaskedLm
+from training import files
+from training import flags as common
+from training.command import UserError
+
+DEFAULT_LABEL_WEIGHT = {"masked_lm": 0.0, "classification": 1.0}
+
+
+def define_flags():
+    flags.DEFINE_enum("task", None, ["masked_lm", "classification"], "What is distilled on.", required=True)
+    flags.DEFINE_string("teacher_checkpoint", None, "Run folder or checkpoint of the teacher.", required=True)
+    flags.DEFINE_string("bert_config_file", None, "JSON of the teacher. Default: the one beside it.")
+    flags.DEFINE_string("teacher_layers", "", "Layers of --teacher_checkpoint that the teacher has, counted from 0. "
+                        "Default: all.")
+    flags.DEFINE_string("student_config_file", None, "JSON of the student, a BiLSTM or a BERT. Default: the one "
+                        "beside --init_checkpoint.")
+    flags.DEFINE_string("layer_map", "interval", "Pairs student:teacher, counted from 1, such as 1:1,2:3,3:5, or a "
+                        "preset: interval f(h) = 2h - 1, shallow, deep, uniform (ends at the top). Layers left out "
+                        "have no hidden term.")
+    flags.DEFINE_float("embedding_weight", 1.0, "Weight of the embedding term.", lower_bound=0.0)
+    flags.DEFINE_list("hidden_weights", ["1"], "Weights of the hidden terms, one for each pair of --layer_map, or "
+                      "one for all.")
+    flags.DEFINE_float("prediction_weight", 1.0, "Weight of the prediction term.", lower_bound=0.0)
+    flags.DEFINE_float("label_weight", None, "Weight of the label term. Default: 1 on a task, 0 on a corpus.",
+                       lower_bound=0.0)
+    flags.DEFINE_float("temperature", 1.0, "T of the prediction term, which is multiplied by its square.",
+                       lower_bound=1e-3)
+    flags.DEFINE_string("input_file", None, "TFRecords of the corpus (--task=masked_lm).")
+    flags.DEFINE_string("eval_file", None, "TFRecords to measure the student on (--task=masked_lm).")
+    flags.DEFINE_string("unlabeled_file", None, "Texts without labels (.txt, .tsv, .csv, .jsonl; "
+                        "--task=classification).")
+    common.define_text_flags()
+    common.define_model_flags()
+    common.define_training_flags(32, 3.0, "1e-3 for a BiLSTM student, 5e-5 for a BERT")
+    flags.DEFINE_string("select_by", None, "The figure that chooses the best checkpoint. Default: accuracy, or "
+                        "masked_lm_loss.")
+
+
+def main():
+    values = flags.FLAGS
+    on_task = values.task == "classification"
+    _check_flags(values, on_task)
+    teacher_files = checkpoints.find_model(values.teacher_checkpoint, "teacher_checkpoint")
+    teacher = _open_teacher(values, teacher_files)
+    model = _open_student(values, teacher, teacher_files)
+    if on_task:
+        _on_task(values, teacher, teacher_files, model)
+    else:
+        _on_corpus(values, teacher, model)
+
+
+def _check_flags(values, on_task):
+    other = ("input_file", "eval_file") if on_task else ("data_dir", "unlabeled_file")
+    for name in other:
+        if getattr(values, name):
+            raise UserError("--%s=%s: not for --task=%s" % (name, getattr(values, name), values.task))
+    if on_task:
+        classify.check_flags(values)
+    elif not values.do_train and not values.do_eval:
+        raise UserError("--do_train or --do_eval: at least one is needed")
+    task = Classification if on_task else MaskedLm
+    values.select_by = values.select_by or ("accuracy" if on_task else "masked_lm_loss")
+    if values.select_by not in task.figures_to_select:
+        raise UserError("--select_by=%s: must be one of %s" % (values.select_by, ", ".join(task.figures_to_select)))
+
+
+def _open_teacher(values, found):
+    config_file = values.bert_config_file or found.config_file
+    if not config_file:
+        raise UserError("--bert_config_file: needed, no config.json is beside %s" % found.checkpoint)
+    layers = checkpoints.parse_layers(values.teacher_layers)
+    return Teacher(encoders.cut_layers(encoders.read_config(config_file), layers, config_file),
+                   found.checkpoint, layers)
+
+
+def _open_student(values, teacher, teacher_files):
+    """The student's Model; its vocabulary is the teacher's."""
+    if not (values.vocab_file or teacher_files.vocab_file):
+        raise UserError("--vocab_file: needed, no vocab.txt is beside %s" % teacher_files.checkpoint)
+    values.vocab_file = values.vocab_file or teacher_files.vocab_file
+    runs.check_vocabulary(teacher.config, teacher_files.config_file or "--bert_config_file", values.vocab_file)
+    model = runs.open_model(values, values.student_config_file)
+    if values.init_checkpoint:
+        own = checkpoints.find_model(values.init_checkpoint, "init_checkpoint").vocab_file
+        if own and files.digest(own) != files.digest(values.vocab_file):
+            raise UserError("--init_checkpoint=%s: its vocabulary (%s) is not the teacher's (%s)"
+                            % (values.init_checkpoint, own, values.vocab_file))
+    return model
+
+
+def _model_fn_maker(values, teacher, model, task):
+    """Reads the recipe of the loss: a function of (schedule, init, progress) -> model_fn."""
+    pairs = layer_map.parse(values.layer_map, model.config.num_layers, teacher.config.num_layers,
+                            "the teacher (%s)" % values.teacher_checkpoint)
+    label_weight = values.label_weight
+    if label_weight is None:
+        label_weight = DEFAULT_LABEL_WEIGHT[values.task]
+    weights = Weights(values.embedding_weight, _hidden_weights(values.hidden_weights, pairs),
+                      values.prediction_weight, label_weight)
+    if not (weights.embedding or any(weights.hidden.values()) or weights.prediction or weights.label):
+        raise UserError("--embedding_weight, --hidden_weights, --prediction_weight, --label_weight: all are 0")
+    return functools.partial(
+        distillation_model_fn, model.config, teacher, task, pairs, weights, values.temperature)
+
+
+def _hidden_weights(texts, pairs):
+    """dict of student layer -> weight."""
+    flag = "--hidden_weights=%s" % ",".join(texts)
+    try:
+        weights = [float(text) for text in texts]
+    except ValueError:
+        raise UserError("%s: numbers with commas between them are needed" % flag)
+    weights = weights * len(pairs) if len(weights) == 1 else weights
+    if len(weights) != len(pairs) or min(weights) < 0:
+        raise UserError("%s: one weight, or one for each of the %d pairs of --layer_map is needed, none below 0"
+                        % (flag, len(pairs)))
+    return {student: weight for (student, _), weight in zip(pairs, weights)}
+
+
+def _on_corpus(values, teacher, model):
+    task = MaskedLm()
+    eval_files = files.matching_files(values.eval_file, "eval_file") if values.eval_file else []
+    if values.do_train:
+        if not values.input_file:
+            raise UserError("--input_file: --task=masked_lm needs it")
+        train_files = files.matching_files(values.input_file, "input_file")
+        for config in (teacher.config, model.config):
+            runs.check_length(config, records.first_length(train_files), "input_file")
+        runs.train(values, model, task, train_files, eval_files, _model_fn_maker(values, teacher, model, task))
+    if values.do_eval:
+        if not eval_files:
+            raise UserError("--eval_file: --do_eval needs it")
+        checkpoint = runs.best_checkpoint(values)
+        figures = runs.evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size)
+        runs.write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
+
+
+def _on_task(values, teacher, teacher_files, model):
+    # Labels in the teacher's order: its logits are the targets.
+    data = classify.open_data(values, teacher_files, values.vocab_file)
+    for config in (teacher.config, model.config):
+        runs.check_length(config, data.text.max_seq_length, "max_seq_length")
+    if values.do_train:
+        _train_on_task(values, teacher, model, data)
+    if values.do_eval:
+        classify.evaluate(values, model, data)
+    if values.do_predict:
+        classify.predict(values, model, data)
+    if values.do_export:
+        export.export_best(values, model, data)
+
+
+def _train_on_task(values, teacher, model, data):
+    labelled = classify.records_of(values, data, data.splits.train)
+    train_files = [labelled.path]
+    if values.unlabeled_file:
+        split = Split("unlabeled", files.matching_files(values.unlabeled_file, "unlabeled_file")[0])
+        train_files.append(classify.records_of(values, data, split, labelled=False).path)
+    select = classify.records_of(values, data, data.splits.select)
+    task = classify.make_task(values, data, labelled)
+    model = classify.keep_head_of_same_labels(model, data)
+    runs.train(values, model, task, train_files, [select.path], _model_fn_maker(values, teacher, model, task),
+               contents=classify.run_folder_contents(data))
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

@@ -1,0 +1,113 @@
+"""Raw text in, labels out: an exported classifier in this process's memory.
+
+    predictor = Predictor("output/classifier/export/1700000000")
+    predictor.predict(["聚氯乙烯生产车间招聘操作工"])
+
+    python -m serving.predictor --export_dir=output/classifier/export/1700000000 < texts.txt
+"""
+
+import collections
+import os
+import sys
+
+from absl import flags
+
+from training import command
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from bert.records import SEQUENCE
+from serving.export import ASSETS, THRESHOLDS
+from tasks import text_settings
+from tasks.text_files import labels_from_file
+from training import files
+from training import metrics
+from training.command import UserError
+
+# label: str, several joined by the separator; probabilities: float32 [C].
+Prediction = collections.namedtuple("Prediction", "label probabilities")
+
+
+class Predictor:
+    """Loads a SavedModel once and classifies any number of texts."""
+
+    def __init__(self, export_dir, batch_size=32):
+        """Args:
+          export_dir: an export, or the folder that holds exports: then the newest.
+          batch_size: texts computed together; those of similar length.
+
+        Raises:
+          UserError: no export is there.
+        """
+        export_dir = _newest(export_dir)
+        assets = os.path.join(export_dir, ASSETS)
+        settings = text_settings.read(os.path.join(assets, text_settings.FILE), {})
+        self.labels = labels_from_file(os.path.join(assets, "labels.txt"), settings.label_separator or None)
+        thresholds = os.path.join(assets, THRESHOLDS)
+        self._thresholds = files.read_json(thresholds) if os.path.exists(thresholds) else None
+        if self.labels.separator is not None and self._thresholds is None:
+            self._thresholds = [metrics.DEFAULT_THRESHOLD] * len(self.labels.names)
+        self._featurizer = text_settings.featurizer(settings, os.path.join(assets, "vocab.txt"))
+        self._batch_size = batch_size
+        self._session = tf.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], export_dir)
+        signature = loaded.signature_def["serving_default"]
+        self._inputs = {name: signature.inputs[name].name for name in SEQUENCE if name in signature.inputs}
+        self._output = signature.outputs["probabilities"].name
+
+    def probabilities(self, texts):
+        """float32 [N, C] for a list of str, or of (str, str) for pairs."""
+        pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        features = [self._featurizer.features(*pair)[0] for pair in pairs]
+        order = sorted(range(len(texts)), key=lambda number: len(features[number]["input_ids"]))
+        found = np.zeros([len(texts), len(self.labels.names)], np.float32)
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start:start + self._batch_size]
+            found[batch] = self._session.run(self._output, {
+                tensor: _pad([features[number][name] for number in batch]) for name, tensor in self._inputs.items()})
+        return found
+
+    def predict(self, texts):
+        """List of Prediction, one a text."""
+        return [Prediction(self._label(row), row) for row in self.probabilities(texts)]
+
+    def _label(self, probabilities):
+        names = self.labels.names
+        chosen = metrics.chosen_classes(probabilities, self._thresholds)
+        return (self.labels.separator or "").join(names[number] for number in chosen)
+
+
+def _newest(folder):
+    if os.path.exists(os.path.join(folder, "saved_model.pb")):
+        return folder
+    found = [name for name in (os.listdir(folder) if os.path.isdir(folder) else [])
+             if name.isdigit() and os.path.exists(os.path.join(folder, name, "saved_model.pb"))]
+    if not found:
+        raise UserError("--export_dir=%s: no saved_model.pb is there" % folder)
+    return os.path.join(folder, max(found, key=int))
+
+
+def _pad(rows):
+    """Lists of int -> int32 [N, longest], filled with 0."""
+    padded = np.zeros([len(rows), max(map(len, rows))], np.int32)
+    for target, row in zip(padded, rows):
+        target[:len(row)] = row
+    return padded
+
+
+def define_flags():
+    flags.DEFINE_string("export_dir", None, "An export of run_classifier.py or run_distill.py, or the folder that "
+                        "holds them: then the newest.", required=True)
+    flags.DEFINE_integer("batch_size", 32, "Texts computed together.", lower_bound=1)
+
+
+def main():
+    predictor = Predictor(flags.FLAGS.export_dir, flags.FLAGS.batch_size)
+    texts = [line.strip() for line in sys.stdin]
+    for text, prediction in zip(texts, predictor.predict(texts)):
+        print("%s\t%.4f\t%s" % (prediction.label, prediction.probabilities.max(), text))
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

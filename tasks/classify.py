@@ -1,0 +1,124 @@
+"""What the commands that classify share: labelled data in; figures, predictions out.
+
+Functions here take a command's flags as `values`, an object with an attribute for each.
+"""
+
+import collections
+import dataclasses
+import os
+
+from tasks import runs
+from tasks import text_settings
+from tasks.classification import Classification, balanced_weights
+from tasks.classification_data import Split, choose_splits, prepare_records
+from tasks.text_files import labels_from_data, labels_from_file
+from training import files
+from training import metrics
+from training import run_folder
+from training.command import UserError
+
+# splits: Splits, or None without --data_dir; labels: text_files.Labels; text: TextSettings;
+# featurizer: Featurizer.
+Data = collections.namedtuple("Data", "splits labels text featurizer")
+
+
+def open_data(values, model_files, vocab_file):
+    """Data, labels and text settings from flags, else from the files of a model.
+
+    Args:
+      values: flags of `training.flags.define_text_flags`.
+      model_files: checkpoints.ModelFiles.
+      vocab_file: the vocabulary.
+
+    Raises:
+      UserError: as `choose_splits`, or labels from nowhere.
+    """
+    splits = choose_splits(values.data_dir, values.random_seed) if values.data_dir else None
+    text = text_settings.read(model_files.text_file, {
+        name: getattr(values, name) for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator")})
+    separator = text.label_separator or None
+    labels_file = values.labels_file or model_files.labels_file
+    if labels_file:
+        labels = labels_from_file(labels_file, separator)
+    elif splits:
+        labels = labels_from_data(splits.train.path, separator, values.errors)
+    else:
+        raise UserError("--labels_file: needed without --data_dir and a model with a labels.txt beside it")
+    return Data(splits, labels, text, text_settings.featurizer(text, vocab_file))
+
+
+def keep_head_of_same_labels(model, data):
+    """The Model, starting with the checkpoint's classes too where they are those of the data."""
+    labels_file = model.files.labels_file
+    same = bool(labels_file) and files.read_lines(labels_file) == data.labels.names
+    return model._replace(init=model.init and model.init._replace(same_labels=same))
+
+
+def check_flags(values):
+    """Raises UserError when an action lacks what it needs."""
+    if not (values.do_train or values.do_eval or values.do_predict or values.do_export):
+        raise UserError("--do_train, --do_eval, --do_predict or --do_export: at least one is needed")
+    for name in ("do_train", "do_eval"):
+        if getattr(values, name) and not values.data_dir:
+            raise UserError("--data_dir: --%s needs it" % name)
+
+
+def records_of(values, data, split, labelled=True):
+    """Makes the records of a split, or finds them; says what is in them."""
+    made = prepare_records(split, values.output_dir, data.featurizer, data.labels, labelled, values.errors)
+    print(made.describe(), flush=True)
+    return made
+
+
+def make_task(values, data, train_records=None):
+    """The task; `train_records` (Records) are counted for balanced classes."""
+    weights = None
+    if values.class_weights == "balanced" and train_records:
+        weights = balanced_weights(train_records.counts["labels"], train_records.counts["texts"],
+                                   data.labels.separator is not None, train_records.source)
+    return Classification(data.labels, weights, values.label_smoothing)
+
+
+def run_folder_contents(data):
+    """The files of a classifier's run folder: dict of name -> text."""
+    return {"labels.txt": "".join(name + "\n" for name in data.labels.names),
+            text_settings.FILE: files.to_json(dataclasses.asdict(data.text))}
+
+
+def evaluate(values, model, data):
+    """Measures the best checkpoint on the split that is reported; writes eval.json."""
+    task = make_task(values, data)
+    made = records_of(values, data, data.splits.report)
+    checkpoint = runs.best_checkpoint(values)
+    figures = runs.evaluate(model.config, task, checkpoint, [made.path], values.eval_batch_size,
+                            thresholds=_thresholds(values, task))
+    title = "%s on %s (%s)" % (checkpoint, data.splits.report.describe(), data.splits.describe())
+    runs.write_figures(values.output_dir, "eval", task, figures, title)
+
+
+def _thresholds(values, task):
+    """Where a class begins to count: chosen where the checkpoint was, else 0.5; None for one class a text."""
+    if not task.independent_classes:
+        return None
+    chosen = (run_folder.best_figures(values.output_dir) or {}).get("thresholds")
+    return chosen or [metrics.DEFAULT_THRESHOLD] * len(task.label_names)
+
+
+def predict(values, model, data):
+    """Writes predictions.tsv: for each text its label (several joined) and every class's probability."""
+    path = values.predict_file or (data.splits and data.splits.report.path)
+    if not path:
+        raise UserError("--predict_file: needed without --data_dir")
+    task = make_task(values, data)
+    made = records_of(values, data, Split("predict", path), labelled=False)
+    found = runs.answers(model.config, task, runs.best_checkpoint(values), [made.path], values.eval_batch_size)
+    thresholds = _thresholds(values, task)
+    names = data.labels.names
+    lines = ["\t".join(["label"] + names)]
+    for probabilities in found["probabilities"]:
+        chosen = metrics.chosen_classes(probabilities, thresholds)
+        lines.append("\t".join([(data.labels.separator or "").join(names[number] for number in chosen)]
+                               + ["%.6f" % value for value in probabilities]))
+    target = os.path.join(values.output_dir, "predictions.tsv")
+    files.write_text(target, "\n".join(lines) + "\n")
+    print("%s: %d texts of %s" % (target, len(lines) - 1, path), flush=True)

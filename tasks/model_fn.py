@@ -1,0 +1,82 @@
+"""A task over an encoder as an Estimator's model_fn, and the training half that distillation shares."""
+
+import collections
+
+import tensorflow.compat.v1 as tf
+
+from bert import checkpoints
+from bert.optimization import create_train_op
+from tasks.encoders import build_encoder
+
+# A part of the loss: `weight` * `sum` / `total`, where `total` counts over the whole update.
+Term = collections.namedtuple("Term", "name weight sum total")
+
+# Where a model starts. checkpoint: prefix; layers: which of its layers, see `checkpoints.restore`;
+# same_labels: whether its classes are this model's, so that `task.label_variables` are restored too.
+Init = collections.namedtuple("Init", "checkpoint layers same_labels")
+
+
+def task_model_fn(config, task, schedule=None, init=None, progress=None):
+    """A model_fn that trains, or predicts `task.outputs`.
+
+    Args:
+      config: BertConfig or BiLstmConfig.
+      task: MaskedLm or Classification.
+      schedule: optimization.Schedule; needed to train.
+      init: Init, where training starts; None: fresh, or the Estimator's own checkpoint.
+      progress: function of (terms, scalars) -> hook that shows them, see `hooks.ProgressHook`.
+    """
+    def model_fn(features, mode):
+        is_training = mode == tf.estimator.ModeKeys.TRAIN
+        encoder = build_encoder(config, is_training, features)
+        logits = task.logits(encoder, config, features, is_training)
+        if not is_training:
+            return prediction_spec(task, logits, features)
+        if init:
+            start_from(init, task)
+        return training_spec([Term(task.name, 1.0, *task.loss(logits, features))], schedule, progress)
+
+    return model_fn
+
+
+def start_from(init, task):
+    """Restores the model as `init` says; called when the model is built, and nothing else yet."""
+    variables = [variable for variable in tf.trainable_variables()
+                 if init.same_labels or variable.op.name not in task.label_variables]
+    checkpoints.restore(init.checkpoint, variables, init.layers)
+
+
+def prediction_spec(task, logits, features):
+    """What a model answers; exported, it answers with the same names."""
+    outputs = task.outputs(logits, features)
+    return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions=outputs)
+
+
+def training_spec(terms, schedule, progress):
+    """Sums the terms, takes gradients, and logs each term by its own name, unweighted.
+
+    Args:
+      terms: list of Term.
+      schedule: optimization.Schedule.
+      progress: as in `task_model_fn`.
+
+    Returns:
+      EstimatorSpec.
+    """
+    means = collections.OrderedDict((term.name, term.sum / tf.maximum(term.total, 1.0)) for term in terms)
+    loss = tf.add_n([term.weight * means[term.name] for term in terms])
+    train_op, scalars = create_train_op(loss, schedule)
+    # A part's share of each mean: summed over replicas here, and by the hook over accumulated parts.
+    logged = collections.OrderedDict(loss=_over_replicas(loss))
+    if len(terms) > 1:
+        logged.update((name, _over_replicas(mean)) for name, mean in means.items())
+    return tf.estimator.EstimatorSpec(
+        tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op, training_chief_hooks=[progress(logged, scalars)])
+
+
+def _over_replicas(value):
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    return context.merge_call(lambda strategy, share: strategy.experimental_local_results(
+        strategy.reduce(tf.distribute.ReduceOp.SUM, share, axis=None))[0], args=(value,))

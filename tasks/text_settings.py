@@ -1,0 +1,46 @@
+"""How a classifier's texts become token ids: `text.json` of a run folder and of an export."""
+
+import dataclasses
+
+from bert.tokenization import FullTokenizer
+from tasks.classification_data import Featurizer, TRUNCATIONS
+from training import config as configs
+from training.command import UserError
+
+FILE = "text.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSettings:
+    """`label_separator` "": a text has one label; else what stands between several."""
+    max_seq_length: int = 128
+    truncation: str = "head"
+    do_lower_case: bool = True
+    label_separator: str = ""
+
+    def __post_init__(self):
+        if self.max_seq_length < 3:
+            raise ValueError("'max_seq_length' must be at least 3, for [CLS], a token and [SEP], found %d"
+                             % self.max_seq_length)
+        if self.truncation not in TRUNCATIONS:
+            raise ValueError("'truncation' must be one of %s, found %r" % (", ".join(TRUNCATIONS), self.truncation))
+
+
+def read(path, overrides, flags_source="the flags"):
+    """The settings of a model, some of them overridden.
+
+    Args:
+      path: text.json, or None for the defaults.
+      overrides: dict of field -> value; None leaves the field as it is.
+    """
+    base = configs.read(TextSettings, path) if path else TextSettings()
+    values = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return dataclasses.replace(base, **values)
+    except ValueError as error:
+        raise UserError("%s: %s" % (flags_source, error))
+
+
+def featurizer(settings, vocab_file):
+    """The `Featurizer` of the settings."""
+    return Featurizer(FullTokenizer(vocab_file, settings.do_lower_case), settings.max_seq_length, settings.truncation)

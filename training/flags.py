@@ -1,0 +1,102 @@
+"""Flags that several commands have, defined inside functions that a command calls before parsing.
+
+Defined at import time, two commands imported by one test would clash.
+"""
+
+from absl import flags
+
+flags.disclaim_key_flags()  # so that --help lists them as the command's own
+
+# They choose what is done, or where and how fast, and leave the result of training as it is; or they name a
+# file whose content is recorded in place of its name.
+WITHOUT_EFFECT_ON_TRAINING = frozenset([
+    "do_train", "do_eval", "do_predict", "do_export", "export_dir", "predict_file", "output_dir", "log_steps",
+    "eval_batch_size", "num_gpus", "num_cpu_replicas", "vocab_file", "bert_config_file",
+    "student_config_file", "labels_file"])
+
+
+def define_model_flags():
+    """Flags that choose the model that is trained, and where it starts."""
+    flags.DEFINE_string(
+        "vocab_file", None, "WordPiece vocabulary, one token a line. Default: the one beside --init_checkpoint.")
+    flags.DEFINE_string(
+        "init_checkpoint", None, "Where the model starts: a run folder of any of the commands, or the prefix of a "
+        "checkpoint, such as Google's bert_model.ckpt. Default: fresh.")
+
+
+def define_config_flags():
+    """Flags for the architecture of the one model a command trains."""
+    flags.DEFINE_string("bert_config_file", None, "JSON of a BERT. Default: the one beside --init_checkpoint.")
+    flags.DEFINE_string("student_config_file", None, "JSON of a BiLSTM student, in place of --bert_config_file.")
+    flags.DEFINE_string(
+        "init_layers", "", "Layers of --init_checkpoint that a BERT keeps, counted from 0: 0,1,2,3,4,5 cuts 12 to "
+        "their first 6. Default: all.")
+
+
+def define_training_flags(batch_size, num_train_epochs, learning_rates):
+    """Flags of every training run.
+
+    Args:
+      batch_size, num_train_epochs: defaults.
+      learning_rates: what the default of --learning_rate is, in words.
+    """
+    flags.DEFINE_string("output_dir", None, "Run folder: checkpoints, best/model.ckpt, config.json, vocab.txt, "
+                        "finished.json. A run that was stopped goes on there.", required=True)
+    flags.DEFINE_bool("do_train", False, "Train.")
+    flags.DEFINE_bool("do_eval", False, "Measure the best checkpoint.")
+    flags.DEFINE_integer("train_batch_size", batch_size, "Texts of one update, over all replicas and accumulated "
+                         "parts.", lower_bound=1)
+    flags.DEFINE_integer("eval_batch_size", 32, "Texts of a batch when measuring or predicting.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", None, "Peak learning rate. Default: %s." % learning_rates,
+                       lower_bound=0.0)
+    flags.DEFINE_float("num_train_epochs", num_train_epochs, "Passes over the training texts.", lower_bound=0.0)
+    flags.DEFINE_integer("num_train_steps", None, "Updates, in place of --num_train_epochs.", lower_bound=1)
+    flags.DEFINE_float("warmup_proportion", 0.1, "Share of the updates in which the rate rises from 0.",
+                       lower_bound=0.0, upper_bound=1.0)
+    flags.DEFINE_integer("num_warmup_steps", None, "Updates, in place of --warmup_proportion.", lower_bound=0)
+    flags.DEFINE_float("weight_decay_rate", 0.01, "Decoupled weight decay; none for biases and LayerNorm.",
+                       lower_bound=0.0)
+    flags.DEFINE_float("clip_norm", 1.0, "Bound of the gradient's global norm; 0: none.", lower_bound=0.0)
+    flags.DEFINE_integer("gradient_accumulation_steps", 1, "Parts an update is computed in, one after the other: "
+                         "the same result in less memory.", lower_bound=1)
+    flags.DEFINE_integer("save_checkpoints_steps", 0, "Updates between checkpoints; each is measured and the best "
+                         "kept. 0: an epoch.", lower_bound=0)
+    flags.DEFINE_integer("early_stopping", 0, "Stop after so many checkpoints without a better one; 0: never.",
+                         lower_bound=0)
+    flags.DEFINE_integer("random_seed", 12345, "Decides initial values, order of texts, dropout.", lower_bound=0,
+                         upper_bound=2 ** 31 - 1)
+    flags.DEFINE_integer("log_steps", 50, "Updates between progress lines and TensorBoard's points.", lower_bound=1)
+    flags.DEFINE_integer("num_gpus", 0, "GPUs of this machine to train on; 0: the CPU.", lower_bound=0)
+    flags.DEFINE_integer("num_cpu_replicas", 1, "Logical CPU devices to train on, to try replication out.",
+                         lower_bound=1)
+
+
+def define_select_flag(choices):
+    flags.DEFINE_enum("select_by", choices[0], choices, "The figure that chooses the best checkpoint.")
+
+
+def define_text_flags():
+    """Flags of commands that read labelled texts."""
+    flags.DEFINE_string("data_dir", None, "Folder with train, dev and, if there is one, test (.tsv, .csv, .jsonl; "
+                        "columns label, text_a and, for pairs, text_b).")
+    flags.DEFINE_integer("max_seq_length", None, "Tokens of a text, with [CLS] and [SEP]. Default: 128.")
+    flags.DEFINE_enum("truncation", None, ["head", "tail", "head_tail"], "What stays of a text that is too long. "
+                      "Default: head.")
+    flags.DEFINE_bool("do_lower_case", None, "Lower-case texts and drop accents. Default: yes.")
+    flags.DEFINE_string("labels_file", None, "The labels, one a line. Default: labels.txt beside the model, else "
+                        "those of the training file.")
+    flags.DEFINE_string("label_separator", None, "What stands between several labels of a text, e.g. ','. "
+                        "Default: each text has one.")
+    flags.DEFINE_enum("class_weights", "none", ["none", "balanced"], "balanced: rare labels count more.")
+    flags.DEFINE_float("label_smoothing", 0.0, "Share of the target spread over all labels.",
+                       lower_bound=0.0, upper_bound=0.99)
+    flags.DEFINE_enum("errors", "stop", ["stop", "skip"], "What happens at a row that cannot be used.")
+    flags.DEFINE_bool("do_predict", False, "Write predictions for --predict_file to <output_dir>/predictions.tsv.")
+    flags.DEFINE_string("predict_file", None, "Texts (.tsv, .csv, .jsonl, .txt). Default: the test file of --data_dir.")
+    flags.DEFINE_bool("do_export", False, "Write a SavedModel of the best checkpoint.")
+    flags.DEFINE_string("export_dir", None, "Folder of the exports. Default: <output_dir>/export.")
+
+
+def training_settings(values):
+    """Of a command's flags (dict of name -> value), those that decide what training gives."""
+    return {name: value for name, value in values.items() if name not in WITHOUT_EFFECT_ON_TRAINING}

@@ -1,0 +1,53 @@
+"""A run folder: what a run was asked, what it found, and whether it is finished."""
+
+import os
+
+from training import files
+from training.command import UserError
+
+SETTINGS, EVALUATIONS, FINISHED = "run.json", "evaluations.json", "finished.json"
+BEST_FIGURES = os.path.join("best", "figures.json")
+
+
+def begin(folder, settings, contents):
+    """Records what decides a run's result, or checks that it is what the run was begun with.
+
+    Args:
+      folder: `--output_dir`.
+      settings: dict, flags' names first of all -> JSON values.
+      contents: dict of name of a file in the folder -> its bytes.
+
+    Raises:
+      UserError: the folder holds a run with other settings.
+    """
+    path = os.path.join(folder, SETTINGS)
+    if os.path.exists(path):
+        _check_same(folder, files.read_json(path), settings)
+        return
+    for name, content in contents.items():
+        files.write_bytes(os.path.join(folder, name), content)
+    files.write_json(path, settings)
+
+
+def _check_same(folder, old, new):
+    for name in sorted(set(old) | set(new)):
+        if old.get(name) != new.get(name):
+            raise UserError("--output_dir=%s: the run there was begun with %s=%s, now it is %s; give that value to go "
+                            "on with it, or another --output_dir" % (folder, name, old.get(name), new.get(name)))
+
+
+def finished(folder):
+    """What `finish` wrote, or None."""
+    path = os.path.join(folder, FINISHED)
+    return files.read_json(path) if os.path.exists(path) else None
+
+
+def finish(folder, result):
+    """Writes the last file of a run."""
+    files.write_json(os.path.join(folder, FINISHED), result)
+
+
+def best_figures(folder):
+    """The figures by which the best checkpoint was chosen: dict with "step", or None."""
+    path = os.path.join(folder, BEST_FIGURES)
+    return files.read_json(path) if os.path.exists(path) else None
