@@ -5,6 +5,7 @@ Read as a stream; a byte order mark and Windows line ends are no part of the tex
 
 import codecs
 import collections
+import os
 
 from training.command import UserError
 
@@ -21,11 +22,19 @@ Document = collections.namedtuple("Document", [
 ])
 
 
+def check_outputs(outputs, inputs):
+    """Raises UserError when a file to be written is one that is to be read."""
+    read = set(map(os.path.realpath, inputs))
+    for path in outputs:
+        if os.path.realpath(path) in read:
+            raise UserError("--output_file=%s: is read as input too; choose another name" % path)
+
+
 def read_documents(files):
     """Yields the `Document`s of the files in their order; those without a sentence are left out.
 
     Raises:
-      UserError: not UTF-8.
+      UserError: not UTF-8; the message names file and line.
     """
     for index, path in enumerate(files):
         yield from _read_file(index, path)
@@ -33,9 +42,9 @@ def read_documents(files):
 
 def _read_file(index, path):
     sentences, start, end, done, continues = [], 0, 0, 0, False
-    for offset, line in _lines(path):
+    for number, offset, line in _lines(path):
         end = offset + len(line)
-        sentence = _decode(line, path, offset).strip()
+        sentence = _decode(line, path, number).strip()
         if sentence:
             start = start if sentences else offset
             sentences.append(sentence)
@@ -51,16 +60,16 @@ def _read_file(index, path):
 def _lines(path):
     with open(path, "rb") as stream:
         offset = 0
-        for line in stream:
-            yield offset, line
+        for number, line in enumerate(stream, start=1):
+            yield number, offset, line
             offset += len(line)
 
 
-def _decode(line, path, offset):
-    if offset == 0 and line.startswith(codecs.BOM_UTF8):
+def _decode(line, path, number):
+    if number == 1 and line.startswith(codecs.BOM_UTF8):
         line = b" " * len(codecs.BOM_UTF8) + line[len(codecs.BOM_UTF8):]
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError("%s: not UTF-8 at byte %d; convert the file (iconv -f GB18030 -t UTF-8 when it is "
-                        "in a Chinese encoding)" % (path, offset + error.start))
+        raise UserError("%s:%d: not UTF-8 at byte %d of the line; convert the file (iconv -f GB18030 -t "
+                        "UTF-8 when it is in a Chinese encoding)" % (path, number, error.start + 1))

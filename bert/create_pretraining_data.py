@@ -24,8 +24,11 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import signal
 import struct
 import sys
+import threading
+import time
 
 import numpy as np
 from absl import flags
@@ -55,8 +58,8 @@ SHUFFLE_STREAM = 2 ** 64 - 1  # in place of a file's number: the key of the buck
 def define_flags():
     flags.DEFINE_string("input_file", None, "Text files, comma-separated, with * and ?.")
     flags.DEFINE_string(
-        "output_file", None, "The TFRecord file; with --num_shards=4 it becomes four, <output_file>-00000-of-00004 "
-        "and so on. Several names, comma-separated, are the shards themselves.")
+        "output_file", None, "The TFRecord file; with --num_shards=4 it becomes four, "
+        "<output_file>-00000-of-00004 and so on. Several names, comma-separated, are the shards themselves.")
     flags.DEFINE_string("vocab_file", None, "The WordPiece vocabulary, one token a line.")
     flags.DEFINE_bool("do_lower_case", True, "Lower-case the text and drop accents.")
     flags.DEFINE_integer("max_seq_length", 128, "Tokens of a sample, with [CLS] and [SEP].", lower_bound=3)
@@ -95,6 +98,8 @@ def shard_names(output_file, num_shards):
     names = output_file.split(",")
     if "" in names or len(set(names)) < len(names):
         raise UserError("--output_file=%s: an empty name, or one name twice" % output_file)
+    if len(names) > MAX_BUCKETS:
+        raise UserError("--output_file: %d names; at most %d shards can be made" % (len(names), MAX_BUCKETS))
     if len(names) > 1:
         if num_shards not in (1, len(names)):
             raise UserError("--num_shards=%d: --output_file names %d shards; give one of the two flags"
@@ -126,8 +131,10 @@ def create(input_files, shards, manifest, settings, num_workers=1):
       Counter of what was done, see `summary`; None when shards made from the same are there.
 
     Raises:
-      UserError: input that is not UTF-8 or holds no text, or an unusable vocabulary.
+      UserError: input that is not UTF-8, holds no text or would be overwritten, an unusable vocabulary,
+        or a manifest that is none. What an earlier run made is then untouched.
     """
+    corpus.check_outputs(shards + [manifest], input_files + [settings.vocab_file])
     # Here and not in the workers: they are forked from this process and find TensorFlow loaded.
     from bert import records
 
@@ -137,18 +144,25 @@ def create(input_files, shards, manifest, settings, num_workers=1):
     earlier = _read_manifest(manifest)
     if earlier["made_from"] == made_from and earlier["shards"] == _sizes(shards, manifest):
         return None
-    for name in [manifest] + shards + [_beside(manifest, name) for name in earlier["shards"]]:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(name)
+    for name in shards:
+        os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
     with _bucket_folder(shards[0]) as folder:
         counts = _fill_buckets(input_files, folder, worker, num_workers)
         if not counts["instances"]:
             raise UserError("%s: no text to make samples of" % ", ".join(input_files))
+        # The manifest goes first: it never stands beside other shards than its own.
+        for name in [manifest] + shards + [_beside(manifest, name) for name in earlier["shards"]]:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(name)
         a_shard = num_buckets // len(shards)
         for number, shard in enumerate(shards):
             buckets = range(number * a_shard, (number + 1) * a_shard)
-            records.write_records(shard, _shuffled(folder, buckets, settings.random_seed))
-    files.write_json(manifest, {"made_from": made_from, "counts": counts, "shards": _sizes(shards, manifest)})
+            # In the hidden folder first: a killed run leaves no part of a shard where patterns find it.
+            whole = os.path.join(folder, "shard")
+            records.write_records(whole, _shuffled(folder, buckets, settings.random_seed))
+            os.replace(whole, shard)
+    sizes = _sizes(shards, manifest)
+    files.write_json(manifest, {"made_from": made_from, "counts": counts, "shards": sizes})
     return counts
 
 
@@ -165,9 +179,13 @@ def _identity(path):
 
 
 def _read_manifest(manifest):
-    if os.path.exists(manifest):
-        return files.read_json(manifest)
-    return {"made_from": None, "shards": {}}
+    if not os.path.exists(manifest):
+        return {"made_from": None, "shards": {}}
+    found = files.read_json(manifest)
+    if not isinstance(found, dict) or set(found) != {"made_from", "counts", "shards"}:
+        raise UserError("%s: was not written by this command and would be lost; move it away, or choose "
+                        "another --output_file" % manifest)
+    return found
 
 
 def _sizes(shards, manifest):
@@ -189,9 +207,10 @@ def _num_buckets(input_files, num_shards, dupe_factor):
 @contextlib.contextmanager
 def _bucket_folder(beside):
     """An empty folder that is gone afterwards; one left by a killed run is cleared away."""
-    folder = beside + ".buckets"
+    # Hidden: patterns like corpus.tfrecord-* must not find it.
+    folder = os.path.join(os.path.dirname(beside), ".%s.buckets" % os.path.basename(beside))
     shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+    os.mkdir(folder)
     try:
         yield folder
     finally:
@@ -213,8 +232,8 @@ def _fill_buckets(input_files, folder, worker, num_workers):
             for bucket, framed in records.items():
                 buckets[bucket].write(framed)
             counts.update(counted)
-            progress.set_postfix_str("%d documents, %d instances" % (counts["documents"], counts["instances"]),
-                                     refresh=False)
+            progress.set_postfix_str(
+                "%d documents, %d instances" % (counts["documents"], counts["instances"]), refresh=False)
             progress.update(num_bytes)
     return counts
 
@@ -248,7 +267,7 @@ def _in_order(num_workers, worker, tasks):
         yield from map(worker.work, tasks)
         return
     with concurrent.futures.ProcessPoolExecutor(
-            num_workers, multiprocessing.get_context("fork"), _become, (worker,)) as pool:
+            num_workers, multiprocessing.get_context("fork"), _become, (worker, os.getpid())) as pool:
         waiting = collections.deque()
         try:
             for task in tasks:
@@ -265,9 +284,18 @@ def _in_order(num_workers, worker, tasks):
 _worker = None  # of a worker process
 
 
-def _become(worker):
+def _become(worker, parent):
     global _worker
     _worker = worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent):
+    # A worker holds both ends of the queue it waits at: a parent that is killed leaves it waiting for ever.
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _work(task):
@@ -307,9 +335,10 @@ def document_records(document, worker, counts):
     settings, tokenizer = worker.settings, worker.tokenizer
     sentences = [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) for text in document.sentences]
     sentences = [sentence for sentence in sentences if sentence]
+    unknown = tokenizer.vocab[tokenization.UNK]
     counts.update(documents=int(not document.continues), sentences=len(sentences),
                   tokens=sum(map(len, sentences)),
-                  unknown_tokens=sum(sentence.count(tokenizer.vocab[tokenization.UNK]) for sentence in sentences))
+                  unknown_tokens=sum(sentence.count(unknown) for sentence in sentences))
     for copy in range(settings.dupe_factor if sentences else 0):
         rng = random_stream(settings.random_seed, document.file_index, document.offset, copy)
         input_ids, lengths = make_samples(sentences, settings, tokenizer.vocab, rng)
@@ -327,7 +356,9 @@ def random_stream(seed, file_index, offset, copy):
     Streams never meet: seed and file are the key of the Philox generator; document and copy are the upper
     half of its counter, of which drawing moves the lower.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, file_index], counter=[0, 0, offset, copy]))
+    # As lists, NumPy would take numbers over 2^63 and smaller ones together for floats.
+    key, counter = np.array([seed, file_index], np.uint64), np.array([0, 0, offset, copy], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def make_samples(sentences, settings, vocab, rng):
@@ -409,7 +440,8 @@ def _shuffled(folder, buckets, seed):
 def summary(counts, shards):
     """What was done, in a few lines."""
     lines = [
-        "documents %d, sentences %d, tokens %d" % (counts["documents"], counts["sentences"], counts["tokens"]),
+        "documents %d, sentences %d, tokens %d" % tuple(
+            counts[name] for name in ("documents", "sentences", "tokens")),
         "instances %d, predictions %d" % (counts["instances"], counts["predictions"]),
         "[UNK] %.2f %% of the tokens" % (100.0 * counts["unknown_tokens"] / counts["tokens"]),
         "padding %.1f %% of the positions" % (100.0 - 100.0 * counts["real_positions"] / counts["positions"]),

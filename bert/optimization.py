@@ -12,7 +12,8 @@ import re
 
 import tensorflow.compat.v1 as tf
 
-from bert.randomness import root_variable_scope, update_part
+from bert.randomness import root_variable_scope
+from bert.randomness import update_part
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
 NO_DECAY = re.compile(r"LayerNorm|layer_norm|bias")
@@ -37,7 +38,7 @@ class Schedule:
 def learning_rate_at(step, schedule):
     """The rate of the update that follows `step` updates (Devlin et al. 2019, A.2), float32 scalar."""
     step = tf.cast(step, tf.float32)
-    # The falling line starts at the peak's value on the whole run, as in Google's code, not at the warm-up's end.
+    # As in Google's code the falling line starts at step 0, not at the end of the warm-up.
     falling = schedule.learning_rate * tf.maximum(0.0, 1.0 - step / schedule.num_train_steps)
     if not schedule.num_warmup_steps:
         return falling
@@ -87,7 +88,8 @@ def _slot(variable, name, collection):
 
 def _update_all(strategy, gradients, variables, global_step, part, schedule):
     """Sums gradients over replicas (and parts), clips the sum, updates every replica alike."""
-    moments = [[_slot(variable, name, tf.GraphKeys.GLOBAL_VARIABLES) for name in SLOTS] for variable in variables]
+    moments = [[_slot(variable, name, tf.GraphKeys.GLOBAL_VARIABLES) for name in SLOTS]
+               for variable in variables]
     # Local, so never in a checkpoint: an update that was cut short begins again.
     sums = [_slot(variable, "gradient_sum", tf.GraphKeys.LOCAL_VARIABLES)
             for variable in variables if schedule.num_parts > 1]
@@ -104,7 +106,9 @@ def _update_all(strategy, gradients, variables, global_step, part, schedule):
             norms[variable.device] = tf.linalg.global_norm(all_gradients)
         scale = _clip_scale(norms[variable.device], schedule.clip_norm)
         decay = 0.0 if NO_DECAY.search(variable.op.name) else schedule.weight_decay_rate
-        return _when(schedule, is_last, lambda: _adam(variable, gradient * scale, m, v, rate, decay))
+        # Decay alone needs no gradient: it could come before the forward pass has read the variable.
+        with tf.control_dependencies([norms[variable.device]]):
+            return _when(schedule, is_last, lambda: _adam(variable, gradient * scale, m, v, rate, decay))
 
     with tf.control_dependencies(added):
         complete = sums or summed

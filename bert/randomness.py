@@ -13,6 +13,7 @@ import zlib
 import tensorflow.compat.v1 as tf
 
 from training import graph_mode  # noqa: F401
+from training import runtime
 
 
 @contextlib.contextmanager
@@ -80,10 +81,12 @@ def stateless_seed(site):
     step = tf.train.get_global_step()
     if step is None:
         step = tf.constant(0, tf.int64)
+    # The worker is named beside the replica: on TF 1.15 replicas are counted within their worker.
+    place = "%d/%s" % (runtime.worker_number(), site)
     replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
     # 2^20 parts and 2^12 replicas fit beside the step without meeting.
     moment = (tf.cast(step, tf.int64) * 2 ** 20 + tf.cast(update_part(), tf.int64)) * 2 ** 12 + replica
-    return tf.stack([tf.constant(_hash(site), tf.int64), moment])
+    return tf.stack([tf.constant(_hash(place), tf.int64), moment])
 
 
 def dropout(tensor, rate, site="dropout"):

@@ -68,9 +68,10 @@ def count_records(path):
             stream.seek(position)
             header = stream.read(8)
             # A record is length (8 bytes), its checksum (4), the data and the data's checksum (4).
-            position += 16 + struct.unpack("<Q", header)[0] if len(header) == 8 else size
+            position += 16 + (struct.unpack("<Q", header)[0] if len(header) == 8 else size)
             if position > size:
-                raise UserError("%s: record %d is cut off; the file is damaged: make it again" % (path, count))
+                raise UserError(
+                    "%s: record %d is cut off; the file is damaged: make it again" % (path, count))
             count += 1
     return count
 
@@ -195,7 +196,7 @@ def _shuffled_records(files, num_records, seed, skip):
     first_epoch, position = divmod(skip, num_records)
 
     def one_epoch(epoch):
-        key = seed * 1000003 + epoch
+        key = seed * 1000003 % 2 ** 62 + epoch
         names = tf.data.Dataset.from_tensor_slices(files).shuffle(
             len(files), seed=key, reshuffle_each_iteration=False)
         records = names.interleave(tf.data.TFRecordDataset, cycle_length=min(len(files), 16), block_length=1)

@@ -54,7 +54,7 @@ def load_vocab(vocab_file):
                 token = line.decode("utf-8").strip()
             except UnicodeDecodeError as error:
                 raise UserError("%s:%d: not UTF-8 at byte %d of the line; convert the file"
-                                % (vocab_file, number, error.start))
+                                % (vocab_file, number, error.start + 1))
             if token in vocab:
                 raise UserError("%s:%d: %s stands already in line %d; a token may stand once only"
                                 % (vocab_file, number, token or "the empty token", vocab[token] + 1))

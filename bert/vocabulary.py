@@ -37,6 +37,7 @@ def define_build_flags():
 def build():
     values = flags.FLAGS
     input_files = files.matching_files(values.input_file, "input_file")
+    corpus.check_outputs([values.output_file], input_files)
     words = count_words(input_files, values.do_lower_case)
     if not words:
         raise UserError("--input_file=%s: no text to make a vocabulary of" % values.input_file)

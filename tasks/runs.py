@@ -132,7 +132,7 @@ def train(values, model, task, train_files, select_files, make_model_fn=None, co
     # A run that goes on has its own checkpoint and does not need the other any more.
     init = None if tf.train.latest_checkpoint(values.output_dir) else model.init
     make_model_fn = make_model_fn or functools.partial(task_model_fn, model.config, task)
-    epoch = max(1, num_texts // values.train_batch_size)
+    epoch = -(-num_texts // values.train_batch_size)
     config = runtime.run_config(
         values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=strategy,
         devices=devices)

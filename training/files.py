@@ -108,7 +108,8 @@ def read_lines(path):
       UserError: the file is not UTF-8.
     """
     # str.splitlines would also cut at U+2028 and the like, which may stand inside a line.
-    return _read_text(path).rstrip("\n").split("\n")
+    lines = _read_text(path).split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _read_text(path):

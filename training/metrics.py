@@ -176,9 +176,9 @@ def format_report(report):
         rows.append([found["name"]] + ["%.4f" % found[name] for name in ("precision", "recall", "f1")]
                     + ["{:,}".format(found["support"])]
                     + (["%.4f" % thresholds[number]] if thresholds else []))
-    parts = ["  ".join(headline), _table(rows)]
+    parts = ["  ".join(headline), table(rows)]
     if not thresholds:
-        parts.append("true class (row), predicted as (column)\n" + _table(_confusion_rows(report)))
+        parts.append("true class (row), predicted as (column)\n" + table(_confusion_rows(report)))
     return "\n\n".join(parts)
 
 
@@ -191,7 +191,7 @@ def _confusion_rows(report):
     return rows
 
 
-def _table(rows):
+def table(rows):
     """Rows of strings as aligned lines: the first column to the left, the others to the right."""
     widths = [max(map(_width, column)) for column in zip(*rows)]
     lines = []

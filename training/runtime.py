@@ -37,8 +37,8 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
             raise UserError("--num_cpu_replicas=%d: a worker of a TF_CONFIG cluster has one CPU replica; "
                             "start more workers" % num_cpu_replicas)
         if num_gpus != len(found):
-            raise UserError("--num_gpus=%d: a worker of a TF_CONFIG cluster uses all GPUs that are visible to it, "
-                            "here %d; CUDA_VISIBLE_DEVICES makes them fewer" % (num_gpus, len(found)))
+            raise UserError("--num_gpus=%d: a worker of a TF_CONFIG cluster uses all GPUs that it sees, here "
+                            "%d; CUDA_VISIBLE_DEVICES makes them fewer" % (num_gpus, len(found)))
         return tf.distribute.experimental.MultiWorkerMirroredStrategy(), devices
     if count > 1:
         return tf.distribute.MirroredStrategy(devices), devices
@@ -64,8 +64,21 @@ def is_chief():
     return not jobs or task == ("chief" if jobs.get("chief") else "worker", 0)
 
 
+def worker_number():
+    """The place of this process among the cluster's workers, the chief first; 0 on a single machine.
+
+    Raises:
+      UserError: TF_CONFIG is broken.
+    """
+    jobs, task = _cluster_and_task()
+    if not jobs:
+        return 0
+    job, index = task
+    return index + (len(jobs.get("chief", [])) if job == "worker" else 0)
+
+
 def _cluster_and_task():
-    """`TF_CONFIG` as (dict of job -> list of addresses, (job, index) of this process); ({}, None) without a cluster."""
+    """(dict of job -> addresses, (job, index) of this process); ({}, None) without a cluster."""
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
         config = json.loads(text)
@@ -79,8 +92,8 @@ def _cluster_and_task():
         valid = False
     if not valid:
         raise UserError(
-            'TF_CONFIG: {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} is needed '
-            '(jobs: "worker", and "chief" if wanted), found %s' % text)
+            'TF_CONFIG: {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} '
+            'is needed (jobs: "worker", and "chief" if wanted), found %s' % text)
     return jobs, (job, index)
 
 
@@ -93,7 +106,7 @@ def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, 
       seed: the graph's seed, from which dropout and initial values come.
       save_checkpoints_steps: updates between checkpoints; each is evaluated.
       strategy: a distribution strategy or None.
-      devices: names of the local devices, from `distribution_strategy`; logical CPU devices are made for them.
+      devices: names of the local devices, from `distribution_strategy`; logical CPUs are made for them.
     """
     session_config = tf.ConfigProto(allow_soft_placement=True, device_count={"CPU": len(devices)})
     if not any("gpu" in device for device in devices):
@@ -104,3 +117,38 @@ def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, 
         # Scalars are written by `hooks.ProgressHook`, averaged over all updates.
         save_summary_steps=None, log_step_count_steps=None, keep_checkpoint_max=keep_checkpoint_max,
         session_config=session_config, train_distribute=strategy)
+
+
+def local_config(model_dir):
+    """RunConfig of an Estimator that evaluates on this machine alone, also within a worker of a cluster."""
+    config = os.environ.pop("TF_CONFIG", None)  # read by RunConfig, which would connect to the other workers
+    try:
+        return tf.estimator.RunConfig(
+            model_dir=model_dir, session_config=tf.ConfigProto(allow_soft_placement=True))
+    finally:
+        if config is not None:
+            os.environ["TF_CONFIG"] = config
+
+
+def train(estimator, input_fn, max_steps, hooks=(), saving_listeners=()):
+    """Trains up to `max_steps` updates, on one machine or as one worker of a cluster.
+
+    Args:
+      estimator: its config comes from `run_config`.
+      input_fn: for the Estimator.
+      max_steps: updates, those of the checkpoint that it goes on from counted in.
+      hooks: SessionRunHooks.
+      saving_listeners: CheckpointSaverListeners; in a cluster the chief alone has them.
+    """
+    config = estimator.config
+    if not cluster() or config.train_distribute is None:
+        estimator.train(
+            input_fn, max_steps=max_steps, hooks=list(hooks), saving_listeners=list(saving_listeners))
+        return
+    # Estimator.train refuses a cluster; train_and_evaluate takes no listeners, and evaluates nothing there.
+    hooks = list(hooks)
+    if is_chief():
+        hooks.append(tf.train.CheckpointSaverHook(
+            config.model_dir, save_steps=config.save_checkpoints_steps, listeners=list(saving_listeners)))
+    tf.estimator.train_and_evaluate(
+        estimator, tf.estimator.TrainSpec(input_fn, max_steps, hooks), tf.estimator.EvalSpec(input_fn))

@@ -138,7 +138,8 @@ def test_a_bad_row_stops_with_its_place_or_is_left_out_and_counted(tmp_path, nam
 @pytest.mark.parametrize("name, content, message", [
     ("a.tsv", "label\ttext\n1\ta\n",
      'a.tsv:1: unknown column "text"; the first line must be the header label<TAB>text_a[<TAB>text_b]'),
-    ("a.csv", "1,a\n", 'a.csv:1: unknown column "1"; the first line must be the header label,text_a[,text_b]'),
+    ("a.csv", "1,a\n",
+     'a.csv:1: unknown column "1"; the first line must be the header label,text_a[,text_b]'),
     ("a.tsv", "text_a\na\n", "a.tsv:1: column label is missing; the first line must be the header "
                              "label<TAB>text_a[<TAB>text_b]"),
     ("a.tsv", "", "a.tsv:1: column label is missing; the first line must be the header "

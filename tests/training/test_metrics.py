@@ -45,7 +45,8 @@ def test_a_class_that_never_occurs_does_not_lower_macro_f1():
 
 def test_labels_may_stand_in_a_column():
     column = np.array(SINGLE_LABELS)[:, np.newaxis]
-    assert metrics.classification_report(column, one_hot(SINGLE_PREDICTED, 3), SINGLE_NAMES) == single_report()
+    found = metrics.classification_report(column, one_hot(SINGLE_PREDICTED, 3), SINGLE_NAMES)
+    assert found == single_report()
 
 
 MULTI_LABELS = [[1, 0], [1, 1], [0, 0], [0, 1]]

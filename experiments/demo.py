@@ -1,0 +1,223 @@
+"""The whole job on real text, in about a quarter of an hour on two cores.
+
+    bash scripts/demo.sh                 everything, or what is left of it
+    bash scripts/demo.sh --folder=/tmp/demo
+
+Reviews are split into a tenth with labels and nine tenths without. A vocabulary and masked-LM records are
+made of them, a small 6-layer BERT teacher is pre-trained and fine-tuned, a BiLSTM student is distilled from it
+on the corpus and then on the task, and its twin is trained on the labels alone, with as many updates. All are
+measured on the same test texts, beside naive Bayes. Ends with a table, results.json and results.png in the
+folder. Run again, it reuses what is done.
+"""
+
+import collections
+import contextlib
+import os
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from training import command
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from bert import checkpoints
+from experiments import baselines
+from experiments import demo_data
+from experiments import report
+from serving.predictor import Predictor
+from tasks.text_files import labels_from_data, read_rows
+from training import files
+from training import metrics
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# teacher, student: JSON of the models, but for their vocab_size. The flags are those of each command.
+Recipe = collections.namedtuple("Recipe", [
+    "vocab_size", "max_seq_length", "dupe_factor", "teacher", "student", "pretrain", "fine_tune",
+    "distill_corpus", "distill_task", "plain"])
+
+RECIPE = Recipe(
+    vocab_size=5000,
+    max_seq_length=64,
+    dupe_factor=5,
+    teacher={"model_type": "bert", "hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4,
+             "intermediate_size": 512, "max_position_embeddings": 64},
+    student={"model_type": "bilstm", "hidden_size": 100, "num_hidden_layers": 3, "pooling": "max",
+             "embedding_dropout_prob": 0.3, "hidden_dropout_prob": 0.3, "pooled_dropout_prob": 0.3},
+    pretrain=["--train_batch_size=32", "--learning_rate=1e-3", "--num_train_steps=2000"],
+    fine_tune=["--train_batch_size=32", "--learning_rate=3e-4", "--num_train_epochs=6"],
+    distill_corpus=["--train_batch_size=32", "--num_train_steps=500"],
+    distill_task=["--train_batch_size=32", "--num_train_steps=1500", "--save_checkpoints_steps=300"],
+    plain=["--train_batch_size=32", "--num_train_steps=1500", "--save_checkpoints_steps=300"])
+
+NUM_TIMED = 300  # texts, one at a time, for the latency
+CLASSIFIERS = collections.OrderedDict([
+    ("teacher", "teacher_classifier"), ("student_distilled", "student_classifier"), ("student_plain", "plain")])
+
+
+def define_flags():
+    flags.DEFINE_string("folder", os.path.join(CHECKOUT, "build", "demo"), "Where everything is written.")
+
+
+def main():
+    folder = os.path.abspath(flags.FLAGS.folder)
+    task = demo_data.prepare(folder)
+    run(folder, task, RECIPE)
+
+
+def run(folder, task, recipe):
+    """Trains what is not trained yet, measures all, and writes results.json and results.png.
+
+    Args:
+      folder: for everything that is written.
+      task: folder of train.tsv, dev.tsv, test.tsv, unlabeled.txt and corpus.txt.
+      recipe: Recipe.
+
+    Returns:
+      dict, as in results.json.
+    """
+    clock = Clock(os.path.join(folder, "seconds.json"))
+    steps = training_commands(folder, task, recipe)
+    for number, (title, arguments) in enumerate(steps.items(), start=1):
+        print("\n== %d/%d  %s" % (number, len(steps) + 1, title), flush=True)
+        with clock.measure(title):
+            subprocess.run([sys.executable] + arguments, cwd=CHECKOUT, check=True)
+    print("\n== %d/%d  measure" % (len(steps) + 1, len(steps) + 1), flush=True)
+    with clock.measure("measure"):
+        results = measure(folder, task)
+    results["seconds"] = round(clock.total(), 1)
+    files.write_json(os.path.join(folder, "results.json"), results)
+    report.plot(results, os.path.join(folder, "results.png"))
+    print("\n" + report.table(results))
+    print("\n%s and results.png: written; %.0f s of work in all"
+          % (os.path.join(folder, "results.json"), results["seconds"]), flush=True)
+    return results
+
+
+def training_commands(folder, task, recipe):
+    """Every command of the job, in order: OrderedDict of title -> arguments for Python."""
+    def at(name):
+        return os.path.join(folder, name)
+
+    def of_task(name):
+        return os.path.join(task, name)
+
+    _write_configs(folder, recipe)
+    vocab, records = "--vocab_file=" + at("vocab.txt"), at("corpus.tfrecord")
+    data, length = "--data_dir=" + task, "--max_seq_length=%d" % recipe.max_seq_length
+    train = ["--do_train", "--do_export"]
+    return collections.OrderedDict([
+        ("vocabulary", ["-m", "bert.vocabulary", "build", "--input_file=" + of_task("corpus.txt"),
+                        "--output_file=" + at("vocab.txt"), "--vocab_size=%d" % recipe.vocab_size]),
+        ("masked-LM records", ["-m", "bert.create_pretraining_data", "--input_file=" + of_task("corpus.txt"), vocab,
+                               "--output_file=" + records, "--samples=packed", length,
+                               "--dupe_factor=%d" % recipe.dupe_factor]),
+        ("pre-train the teacher", ["run_pretraining.py", "--input_file=" + records, vocab, "--do_train",
+                                   "--bert_config_file=" + at("teacher.json"), "--output_dir=" + at("teacher")]
+         + recipe.pretrain),
+        ("fine-tune the teacher", ["run_classifier.py", data, length, "--init_checkpoint=" + at("teacher"),
+                                   "--output_dir=" + at("teacher_classifier")] + train + recipe.fine_tune),
+        ("distil on the corpus", ["run_distill.py", "--task=masked_lm", "--input_file=" + records, "--do_train",
+                                  "--teacher_checkpoint=" + at("teacher"),
+                                  "--student_config_file=" + at("student.json"), "--output_dir=" + at("student")]
+         + recipe.distill_corpus),
+        ("distil on the task", ["run_distill.py", "--task=classification", data, length,
+                                "--unlabeled_file=" + of_task("unlabeled.txt"),
+                                "--teacher_checkpoint=" + at("teacher_classifier"),
+                                "--init_checkpoint=" + at("student"),
+                                "--output_dir=" + at("student_classifier")] + train + recipe.distill_task),
+        ("train the same student without distillation", [
+            "run_classifier.py", data, length, vocab, "--student_config_file=" + at("student.json"),
+            "--output_dir=" + at("plain")] + train + recipe.plain),
+    ])
+
+
+def _write_configs(folder, recipe):
+    for name in ("teacher", "student"):
+        files.write_json(os.path.join(folder, name + ".json"),
+                         dict(getattr(recipe, name), vocab_size=recipe.vocab_size))
+
+
+class Clock:
+    """Seconds of each step, kept in a file; a step that is found done keeps the time it once took."""
+
+    def __init__(self, path):
+        self._path = path
+        self._seconds = files.read_json(path) if os.path.exists(path) else {}
+
+    @contextlib.contextmanager
+    def measure(self, title):
+        started = time.time()
+        yield
+        self._seconds[title] = max(self._seconds.get(title, 0.0), time.time() - started)
+        files.write_json(self._path, self._seconds)
+
+    def total(self):
+        return sum(self._seconds.values())
+
+
+def measure(folder, task):
+    """Accuracy, macro-F1, size and speed of the three models and of naive Bayes on the test texts."""
+    train, test = (list(read_labelled(os.path.join(task, name))) for name in ("train.tsv", "test.tsv"))
+    names = sorted({label for label, _ in train})
+    labels = np.array([names.index(label) for label, _ in test])
+    texts = [text for _, text in test]
+    models, correct = [], {}
+    for name, run_name in CLASSIFIERS.items():
+        predictor = Predictor(os.path.join(folder, run_name, "export"))
+        order = [predictor.labels.names.index(label) for label in names]
+        probabilities = predictor.probabilities(texts)[:, order]
+        models.append(figures(name, labels, probabilities, names, count_parameters(os.path.join(folder, run_name)),
+                              lambda text, predictor=predictor: predictor.predict([text]), texts))
+        correct[name] = probabilities.argmax(axis=1) == labels
+    bayes = baselines.naive_bayes([text for _, text in train], [label for label, _ in train], texts)
+    one_hot = np.eye(len(names))[[names.index(label) for label in bayes.predictions]]
+    models.append(figures("naive_bayes", labels, one_hot, names, bayes.parameters,
+                          lambda text: bayes.predict([text]), texts))
+    _show_predictions(Predictor(os.path.join(folder, CLASSIFIERS["student_distilled"], "export")), texts[:3])
+    return {"models": models, "test_texts": len(texts), "labelled_texts": len(train),
+            "distilled_over_plain": metrics.paired_bootstrap(
+                correct["student_distilled"], correct["student_plain"], seed=1)}
+
+
+def read_labelled(path):
+    """(label, text) of every row."""
+    for row in read_rows(path, labels_from_data(path)):
+        yield row.labels[0], row.text_a
+
+
+def figures(name, labels, probabilities, names, parameters, predict_one, texts):
+    """One model's line of results.json."""
+    found = metrics.classification_report(labels, probabilities, names)
+    return {"name": name, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"],
+            "parameters": parameters, "latency_ms_p50": latency(predict_one, texts)}
+
+
+def latency(predict_one, texts):
+    """Milliseconds for one text, raw text to label: the median over `NUM_TIMED` texts."""
+    times = []
+    for text in texts[:NUM_TIMED]:
+        started = time.perf_counter()
+        predict_one(text)
+        times.append(time.perf_counter() - started)
+    return round(1000 * float(np.median(times)), 3)
+
+
+def count_parameters(run_folder):
+    """Values in the variables that an export of the run's best checkpoint holds."""
+    shapes = tf.train.list_variables(checkpoints.find_model(run_folder, "folder").checkpoint)
+    return int(sum(np.prod(shape) for name, shape in shapes
+                   if name != "global_step" and not name.startswith("distill/")))
+
+
+def _show_predictions(predictor, texts):
+    print("the distilled student, exported, on three texts:")
+    for text, prediction in zip(texts, predictor.predict(texts)):
+        print("  %s  %.2f  %s" % (prediction.label, prediction.probabilities.max(), text[:60]))
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

@@ -1,0 +1,58 @@
+"""Results as a table for people, and as a picture."""
+
+from training import metrics
+
+TITLES = {"teacher": "teacher (BERT, 6 layers)", "student_distilled": "student, distilled",
+          "student_plain": "student, labels only", "naive_bayes": "naive Bayes"}
+
+
+def table(results):
+    """Lines: a row for each model, then what the figures say about distillation."""
+    models = {model["name"]: model for model in results["models"]}
+    rows = [["", "accuracy", "macro-F1", "parameters", "ms a text (p50)"]]
+    for name, model in models.items():
+        rows.append([TITLES[name], "%.4f" % model["accuracy"], "%.4f" % model["macro_f1"],
+                     "{:,}".format(model["parameters"]), "%.2f" % model["latency_ms_p50"]])
+    return "\n".join([metrics.table(rows), ""] + conclusions(results, models))
+
+
+def conclusions(results, models):
+    """What the figures allow to say: sentences."""
+    lines = ["%d test texts, %d labelled training texts; differences below about %.1f points could be chance" % (
+        results["test_texts"], results["labelled_texts"],
+        100 * metrics.smallest_difference(results["test_texts"],
+                                          results["distilled_over_plain"]["discordant_share"]))]
+    teacher, distilled, plain = (models[name]["accuracy"] for name in (
+        "teacher", "student_distilled", "student_plain"))
+    closed = metrics.gap_closed(distilled, plain, teacher)
+    if closed is None:
+        lines.append("no evidence for distillation: the teacher is no better than the plain student")
+    else:
+        lines.append("gap closed %.0f %% (distilled - plain) / (teacher - plain)" % (100 * closed))
+    found = results["distilled_over_plain"]
+    lines.append("distilled - plain: %+.1f points, 95 %% of resampled test sets between %+.1f and %+.1f" % (
+        100 * found["difference"], 100 * found["low"], 100 * found["high"]))
+    if teacher <= models["naive_bayes"]["accuracy"]:
+        lines.append("the teacher is no better than naive Bayes on the same labels")
+    return lines
+
+
+def plot(results, path):
+    """Accuracy over latency, a point for each model, its area by the number of parameters."""
+    import matplotlib
+    matplotlib.use("Agg")  # no display is needed
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for model in results["models"]:
+        axes.scatter(model["latency_ms_p50"], 100 * model["accuracy"], s=20 + model["parameters"] / 5e3, alpha=0.6)
+        axes.annotate("%s\n%s parameters" % (TITLES[model["name"]], "{:,}".format(model["parameters"])),
+                      (model["latency_ms_p50"], 100 * model["accuracy"]), xytext=(8, 6),
+                      textcoords="offset points", fontsize=8)
+    axes.set_xlabel("milliseconds a text (median, one at a time, CPU)")
+    axes.set_ylabel("test accuracy, %")
+    axes.margins(0.25)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,355 @@
+import collections
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from bert import records
+from training import graph_mode  # noqa: F401
+from training.command import UserError
+
+LENGTHS = (4, 3, 2)
+FIRST = 1000  # the first token of a text is FIRST + its number, so that it can be told from any other
+
+
+def example(number, length, predictions=0, padded_to=None, most=None):
+    """Features of a text whose tokens tell its number; with predictions as Google's script writes them."""
+    width, most = padded_to or length, most or predictions
+    spare, unused = [0] * (width - length), [0] * (most - predictions)
+    return {
+        "input_ids": [FIRST + number] + [2] * (length - 1) + spare,
+        "input_mask": [1] * length + spare,
+        "segment_ids": [0] * (length - 1) + [1] + spare,
+        "masked_lm_positions": list(range(predictions)) + unused,
+        "masked_lm_ids": [FIRST + number] * predictions + unused,
+        "masked_lm_weights": [1.0] * predictions + [0.0] * (most - predictions),
+        "next_sentence_labels": [0],
+    }
+
+
+def labelled(number, length, labels):
+    return {"input_ids": [FIRST + number] + [2] * (length - 1), "input_mask": [1] * length,
+            "segment_ids": [0] * length, "label_ids": labels}
+
+
+def write(path, examples):
+    records.write_records(str(path), map(records.serialize, examples))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """61 texts of 1 to 30 tokens in three files of different size, and an empty one."""
+    folder = tmp_path_factory.mktemp("records")
+    draw = np.random.RandomState(0)
+    texts = [example(number, length, predictions=1 + length // 7)
+             for number, length in enumerate(draw.randint(1, 31, size=61).tolist())]
+    parts = (texts[:40], texts[40:45], [], texts[45:])
+    return [write(folder / str(number), part) for number, part in enumerate(parts)]
+
+
+def evaluate(build):
+    with tf.Graph().as_default(), tf.Session() as session:
+        return session.run(build())
+
+
+def batches(input_fn, number=None, context=None, graph_seed=None):
+    """The first batches (all where no number is given), each a dict of name -> array."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(graph_seed)
+        dataset = input_fn(context) if context else input_fn()
+        following = tf.data.make_one_shot_iterator(dataset).get_next()
+        found = []
+        while number is None or len(found) < number:
+            try:
+                found.append(session.run(following))
+            except tf.errors.OutOfRangeError:
+                break
+        return found
+
+
+def training(files, batch_size=5, names=records.MASKED_LM_FEATURES, **kwargs):
+    return records.training_input_fn(files, names, batch_size, **kwargs)
+
+
+def numbers(batch):
+    """The numbers of a batch's texts."""
+    return (batch["input_ids"][:, 0] - FIRST).tolist()
+
+
+def assert_same(one, other):
+    assert one
+    assert len(one) == len(other)
+    for left, right in zip(one, other):
+        assert set(left) == set(right)
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name])
+
+
+def error_of(function, *args):
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    return str(caught.value)
+
+
+# ---- writing
+
+def test_equal_examples_are_equal_bytes():
+    features = example(3, 5, 2)
+    backwards = collections.OrderedDict(reversed(list(features.items())))
+    assert records.serialize(features) == records.serialize(backwards)
+
+
+def test_weights_are_floats_and_everything_else_integers():
+    features = tf.train.Example.FromString(records.serialize(example(3, 5, 2))).features.feature
+    for name, values in example(3, 5, 2).items():
+        kind = "float_list" if name == "masked_lm_weights" else "int64_list"
+        assert features[name].WhichOneof("kind") == kind
+        assert list(getattr(features[name], kind).value) == values
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = str(tmp_path / "a")
+
+    def broken():
+        yield b"one"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        records.write_records(path, broken())
+    assert os.listdir(str(tmp_path)) == []
+    assert records.write_records(path, [b"one", b"two"]) == 2
+    with pytest.raises(RuntimeError):
+        records.write_records(path, broken())
+    assert list(tf.io.tf_record_iterator(path)) == [b"one", b"two"] and os.listdir(str(tmp_path)) == ["a"]
+
+
+# ---- counting
+
+def test_records_are_counted_without_reading_them(tmp_path):
+    assert records.count_records(write(tmp_path / "a", [])) == 0
+    nine = [example(number, 1 + number) for number in range(9)]
+    assert records.count_records(write(tmp_path / "b", nine)) == 9
+
+
+def test_a_file_cut_anywhere_inside_a_record_is_damaged(tmp_path):
+    path = str(tmp_path / "a")
+    records.write_records(path, [b"four", b"sixsix"])
+    with open(path, "rb") as stream:
+        whole = stream.read()
+    ends = {0: 0, 20: 1, 42: 2}
+    for size in range(len(whole) + 1):
+        with open(path, "wb") as stream:
+            stream.write(whole[:size])
+        if size in ends:
+            assert records.count_records(path) == ends[size]
+        else:
+            assert error_of(records.count_records, path) == (
+                "%s: record %d is cut off; the file is damaged: make it again" % (path, size > 20))
+
+
+def test_a_file_of_something_else_is_damaged(tmp_path):
+    (tmp_path / "a").write_text("one sentence a line\n" * 9)
+    assert "record 0 is cut off" in error_of(records.count_records, str(tmp_path / "a"))
+
+
+# ---- parsing
+
+def parsed(examples, names, then=lambda features: features):
+    return evaluate(lambda: then(records.parse([records.serialize(values) for values in examples], names)))
+
+
+def test_padded_and_unpadded_records_are_read_alike():
+    names = records.MASKED_LM_FEATURES
+    unpadded = [example(number, length, 1) for number, length in enumerate(LENGTHS)]
+    padded = [example(number, length, 1, padded_to=9, most=3) for number, length in enumerate(LENGTHS)]
+    assert parsed(padded, names)["input_ids"].shape == (3, 9)
+    for examples in (unpadded, padded, [unpadded[0], padded[1], unpadded[2]]):
+        assert_same([parsed(examples, names, records.trim)], [parsed(unpadded, names)])
+
+
+def test_each_text_is_padded_to_the_longest():
+    found = parsed([example(number, length) for number, length in enumerate(LENGTHS)], records.SEQUENCE)
+    assert found["input_ids"].tolist() == [[1000, 2, 2, 2], [1001, 2, 2, 0], [1002, 2, 0, 0]]
+    assert found["input_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]
+    assert found["segment_ids"].tolist() == [[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]]
+
+
+def test_types_are_those_promised():
+    found = parsed([example(0, 3, 1)], records.MASKED_LM_FEATURES)
+    assert set(found) == set(records.MASKED_LM_FEATURES)
+    for name, values in found.items():
+        assert values.dtype == (np.float32 if name == "masked_lm_weights" else np.int32)
+
+
+def test_trimming_keeps_labels_and_the_longest_text():
+    texts = [labelled(0, 3, [1, 0, 1, 0, 1]), labelled(1, 2, [0] * 5)]
+    names = records.CLASSIFICATION_FEATURES
+    assert_same([parsed(texts, names, records.trim)], [parsed(texts, names)])
+
+
+def test_totals_count_texts_tokens_predictions_and_labels():
+    masked = [example(number, length, 2, padded_to=9, most=3) for number, length in enumerate(LENGTHS)]
+    classified = [labelled(0, 4, [1]), labelled(1, 2, [records.NO_LABEL]), labelled(2, 1, [0])]
+    several = [labelled(0, 4, [1, 0]), labelled(1, 2, [records.NO_LABEL] * 2), labelled(2, 1, [0, 0])]
+    for examples, names, expected in (
+            (masked, records.MASKED_LM_FEATURES,
+             {"total_examples": 3, "total_tokens": 9, "total_predictions": 6}),
+            (classified, records.CLASSIFICATION_FEATURES,
+             {"total_examples": 3, "total_tokens": 7, "total_labels": 2}),
+            (several, records.CLASSIFICATION_FEATURES,
+             {"total_examples": 3, "total_tokens": 7, "total_labels": 2})):
+        found = parsed(examples, names, records.totals)
+        assert found == expected
+        assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
+
+
+# ---- training
+
+both_buffers = pytest.mark.parametrize(
+    "buffer_size", [200000, 7], ids=["whole_epoch_in_memory", "small_buffer"])
+
+
+@both_buffers
+def test_every_record_is_seen_once_an_epoch(files, monkeypatch, buffer_size):
+    monkeypatch.setattr(records, "MAX_SHUFFLE_BUFFER", buffer_size)
+    # 12 updates of 5 a pool, 61 records: pools and epochs end together after 61 pools, 60 epochs.
+    seen = collections.Counter()
+    for number, batch in enumerate(batches(training(files), 61 * 12), start=1):
+        seen.update(numbers(batch))
+        if number % 12 == 0:
+            epochs, rest = divmod(5 * number, 61)
+            assert sorted(seen[text] for text in range(61)) == [epochs] * (61 - rest) + [epochs + 1] * rest
+    assert seen == {number: 60 for number in range(61)}
+
+
+def test_each_epoch_and_seed_has_another_order(files):
+    # An update is an epoch: sorted by length, but texts of one length stand as they were read.
+    one, other = ([numbers(batch) for batch in batches(training(files, 61, seed=seed), 2)] for seed in (1, 2))
+    assert all(sorted(order) == list(range(61)) for order in one + other)
+    assert len(set(map(tuple, one + other))) == 4
+
+
+@pytest.mark.parametrize("batch_size, num_parts, buffer_size, starts", [
+    (5, 1, 200000, (1, 12, 25, 36)),  # 12 updates a pool
+    (6, 2, 7, (9, 10, 33)),           # 10 updates a pool
+    (70, 7, 200000, (1, 2)),          # an update is over an epoch
+    (130, 2, 7, (3,)),
+])
+def test_a_run_that_goes_on_sees_what_an_unbroken_one_would(
+        files, monkeypatch, batch_size, num_parts, buffer_size, starts):
+    monkeypatch.setattr(records, "MAX_SHUFFLE_BUFFER", buffer_size)
+    def run(start, updates):
+        input_fn = training(files, batch_size, num_parts=num_parts, seed=3, start_step=start)
+        return batches(input_fn, updates * num_parts)
+
+    unbroken = run(0, 40)
+    for start in starts:
+        assert_same(run(start, 4), unbroken[start * num_parts:(start + 4) * num_parts])
+
+
+def test_a_long_run_can_be_resumed_too(files):
+    unbroken = batches(training(files), 1003)[1000:]
+    assert_same(batches(training(files, start_step=1000), 3), unbroken)
+
+
+def test_the_same_settings_give_the_same_batches_whatever_the_seed(files):
+    for seed in (0, 2 ** 63 - 1):
+        first, again = (batches(training(files, seed=seed), 5, graph_seed=seed % 2 ** 31) for _ in range(2))
+        assert_same(first, again)
+
+
+def test_texts_of_an_update_have_similar_lengths(files):
+    found = batches(training(files), 24)
+    assert sum(batch["input_mask"].size for batch in found) < 1.15 * sum(
+        batch["input_mask"].sum() for batch in found)
+    widths = [batch["input_mask"].shape[1] for batch in found[:12]]
+    assert widths != sorted(widths) and widths != sorted(widths, reverse=True)
+
+
+def test_batches_hold_no_padding_nobody_needs(files):
+    for batch in batches(training(files, num_parts=5), 30):
+        assert (batch["input_mask"].sum(axis=0) > 0).all()
+        assert (batch["masked_lm_weights"].sum(axis=0) > 0).all()
+        assert {batch[name].shape for name in records.SEQUENCE} == {batch["input_ids"].shape}
+        assert {batch[name].shape for name in records.PREDICTIONS} == {batch["masked_lm_ids"].shape}
+
+
+def context(replicas, pipelines=1, pipeline=0):
+    return tf.distribute.InputContext(num_input_pipelines=pipelines, input_pipeline_id=pipeline,
+                                      num_replicas_in_sync=replicas)
+
+
+@pytest.mark.parametrize("replicas, num_parts", [(1, 4), (4, 1), (2, 2)])
+def test_the_parts_of_an_update_are_the_update(files, replicas, num_parts):
+    whole = batches(training(files, 8), 20)
+    parts = batches(training(files, 8, num_parts=num_parts), 20 * 4, context(replicas))
+    for number, update in enumerate(whole):
+        mine = parts[4 * number:4 * number + 4]
+        assert sum(map(numbers, mine), []) == numbers(update)
+        assert {len(numbers(part)) for part in mine} == {2}
+        for name, value in update.items():
+            if name.startswith("total_"):
+                assert {float(part[name]) for part in mine} == {float(value)}
+            else:
+                widened = [np.pad(part[name], [(0, 0), (0, value.shape[1] - part[name].shape[1])], "constant")
+                           for part in mine]
+                np.testing.assert_array_equal(np.concatenate(widened), value)
+        assert update["total_examples"] == 8
+        assert update["total_tokens"] == update["input_mask"].sum()
+        assert update["total_predictions"] == update["masked_lm_weights"].sum()
+
+
+@pytest.mark.parametrize("workers, replicas, num_parts", [(2, 2, 1), (2, 4, 2), (4, 4, 2)])
+def test_workers_share_what_one_would_read(files, workers, replicas, num_parts):
+    # Parts of an update in the order of their reading: all replicas' first parts, then their second ones.
+    alone = batches(training(files, 16, num_parts=num_parts), 6 * replicas * num_parts, context(replicas))
+    shares = [batches(training(files, 16, num_parts=num_parts), 6 * replicas * num_parts // workers,
+                      context(replicas, workers, worker)) for worker in range(workers)]
+    local = replicas // workers
+    together = []
+    for start in range(0, len(shares[0]), local):
+        for share in shares:
+            together += share[start:start + local]
+    assert_same(together, alone)
+
+
+def test_workers_resume_together(files):
+    shares = [[numbers(batch) for batch in batches(training(files, 8, start_step=start), 6, context(2, 2, 1))]
+              for start in (0, 3)]
+    assert shares[1][:3] == shares[0][3:]
+
+
+def test_a_batch_the_parts_do_not_divide_is_refused(files):
+    message = "--train_batch_size=9: cannot be divided among %d replicas and %d accumulated parts"
+    assert error_of(training(files, 9, num_parts=2)) == message % (1, 2)
+    assert error_of(training(files, 9, num_parts=3), context(2)) == message % (2, 3)
+
+
+def test_files_without_records_are_refused(tmp_path):
+    path = write(tmp_path / "a", [])
+    assert error_of(training, [path]) == path + ": no records"
+
+
+# ---- evaluation
+
+@pytest.mark.parametrize("pool", [32, 2], ids=["one_pool", "several_pools"])
+def test_evaluation_reads_every_record_once_and_tells_which(files, monkeypatch, pool):
+    monkeypatch.setattr(records, "MAX_POOL_UPDATES", pool)
+    found = batches(records.evaluation_input_fn(files, records.MASKED_LM_FEATURES, 8))
+    seen = []
+    for batch in found:
+        assert batch["record"].tolist() == numbers(batch)
+        assert batch["total_examples"] == len(numbers(batch)) <= 8
+        assert batch["total_tokens"] == batch["input_mask"].sum()
+        assert (batch["input_mask"].sum(axis=0) > 0).all()
+        seen += numbers(batch)
+    assert sorted(seen) == list(range(61)) != seen
+    assert len(found) == 8
+
+
+def test_evaluation_puts_texts_of_similar_length_together(files):
+    found = batches(records.evaluation_input_fn(files, records.SEQUENCE, 8))
+    lengths = [length for batch in found for length in batch["input_mask"].sum(axis=1)]
+    assert lengths == sorted(lengths)
