@@ -58,7 +58,7 @@ def _download(name, version, path):
         best = finder.find_best_candidate(name, SpecifierSet("==" + version)).best_candidate
         if best is None:
             sys.exit("it has no such source archive, or does not answer")
-        # Any other encoding would have the archive unpacked on its way.
+        # Otherwise a server may compress the archive once more on its way.
         response = session.get(best.link.url_without_fragment, headers={"Accept-Encoding": "identity"},
                                stream=True)
         response.raise_for_status()

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Sets up, then lints and runs the tests; arguments go to pytest: bash scripts/test.sh tests/student -k padding
+# PYTHON and VENV as in scripts/setup.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+PATH=$(cd "${VENV:-.venv}/bin" && pwd):$PATH
+ruff check --quiet --output-format=concise .
+python -m pytest "$@"
