@@ -16,6 +16,7 @@ from bert.randomness import normal
 from training import config as configs
 
 LAYER_NORM_EPSILON = 1e-12
+POOLINGS = ("first", "mean")
 
 # Keys of released bert_config.json files that describe nothing this encoder has.
 _IGNORED_KEYS = (
@@ -27,7 +28,11 @@ _IGNORED_KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """Sizes of a BertModel; the names are those of Google's bert_config.json."""
+    """Sizes of a BertModel; the names are those of Google's bert_config.json.
+
+    One key is ours: `pooling`, what the pooler looks at, the "first" token as in Google's code or the "mean" of
+    the real ones.
+    """
     vocab_size: int
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -40,6 +45,7 @@ class BertConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     model_type: str = "bert"
+    pooling: str = "first"
 
     def __post_init__(self):
         configs.check_positive(self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
@@ -49,6 +55,8 @@ class BertConfig:
             raise ValueError("'hidden_size' (%d) is not a multiple of 'num_attention_heads' (%d)"
                              % (self.hidden_size, self.num_attention_heads))
         activation(self.hidden_act)
+        if self.pooling not in POOLINGS:
+            raise ValueError("'pooling' must be one of %s, found %r" % (", ".join(POOLINGS), self.pooling))
 
     @property
     def embedding_size(self):
@@ -98,6 +106,7 @@ class BertModel:
         batch_size, length = shape_list(input_ids)
         if input_mask is None:
             input_mask = tf.ones_like(input_ids)
+        self._input_mask = input_mask
         if segment_ids is None:
             segment_ids = tf.zeros_like(input_ids)
 
@@ -111,15 +120,16 @@ class BertModel:
         config = self._config
         self._embedding_table = self._variable("word_embeddings", [config.vocab_size, config.hidden_size])
         types = self._variable("token_type_embeddings", [config.type_vocab_size, config.hidden_size])
-        positions = self._variable("position_embeddings", [config.max_position_embeddings, config.hidden_size])
+        positions = self._variable(
+            "position_embeddings", [config.max_position_embeddings, config.hidden_size])
         with tf.control_dependencies([tf.debugging.assert_less_equal(
                 length, config.max_position_embeddings,
                 message="a sequence is longer than max_position_embeddings")]):
             places = tf.range(length)
         # A product with one-hot rows: the gradient of a gather from so few rows would be a slow scatter.
         kind = tf.tensordot(tf.one_hot(segment_ids, config.type_vocab_size), types, axes=1)
-        summed = tf.nn.embedding_lookup(self._embedding_table, input_ids) + kind + tf.gather(positions, places)
-        self._embedding_output = layer_norm(summed)
+        words = tf.nn.embedding_lookup(self._embedding_table, input_ids)
+        self._embedding_output = layer_norm(words + kind + tf.gather(positions, places))
 
     def _encode(self, batch_size, length, input_mask):
         width = self._config.hidden_size
@@ -181,13 +191,21 @@ class BertModel:
         return self._all_encoder_layers[-1]
 
     def get_pooled_output(self):
-        """float32 [B, H]: tanh of a projection of the first token ([CLS]) of the top layer."""
+        """float32 [B, H]: tanh of a projection of the top layer's first token ([CLS]), or of its mean."""
         # Built when first asked for: masked-LM training has no use for it, and would keep it untrained.
         if self._pooled_output is None:
             with tf.variable_scope(self._scope), tf.variable_scope("pooler"):
                 self._pooled_output = tf.tanh(dense(
-                    self.get_sequence_output()[:, 0], self._config.hidden_size, "dense", self._draw))
+                    self._one_vector(), self._config.hidden_size, "dense", self._draw))
         return self._pooled_output
+
+    def _one_vector(self):
+        """What the pooler looks at: [B, H]."""
+        sequence = self.get_sequence_output()
+        if self._config.pooling == "first":
+            return sequence[:, 0]
+        weights = tf.cast(self._input_mask, tf.float32)[:, :, None]
+        return tf.reduce_sum(sequence * weights, axis=1) / tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)
 
     def get_embedding_table(self):
         """float32 [V, H]: the word table."""
@@ -228,7 +246,8 @@ def layer_norm(tensor, name="LayerNorm"):
 def gelu(tensor):
     """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016).
 
-    0.5 x (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): the right side needs fewer passes.
+    0.5 x (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): the right side needs fewer
+    passes.
     """
     twice = 2.0 * math.sqrt(2.0 / math.pi)
     return tensor * tf.sigmoid(tensor * (twice + twice * 0.044715 * tf.square(tensor)))

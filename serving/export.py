@@ -16,6 +16,7 @@ from tasks import runs
 from tasks.model_fn import task_model_fn
 from training import files
 from training import run_folder
+from training import runtime
 
 ASSETS = "assets.extra"
 THRESHOLDS = "thresholds.json"
@@ -43,7 +44,7 @@ def export(config, task, checkpoint, export_dir, assets):
       the new folder.
     """
     estimator = tf.estimator.Estimator(
-        task_model_fn(config, task), config=tf.estimator.RunConfig(model_dir=os.path.dirname(checkpoint)))
+        task_model_fn(config, task), config=runtime.local_config(os.path.dirname(checkpoint)))
     with tempfile.TemporaryDirectory() as folder:
         for name, text in assets.items():
             files.write_text(os.path.join(folder, name), text)

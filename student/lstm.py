@@ -13,7 +13,8 @@ Letters: B batch, S sequence, F features, U units.
 
 import tensorflow.compat.v1 as tf
 
-from bert.randomness import glorot, new_variable
+from bert.randomness import glorot
+from bert.randomness import new_variable
 
 FORGET_BIAS = 1.0  # added to f when used, not stored in the bias: LSTMCell and BlockLSTM both do so
 
@@ -52,7 +53,8 @@ def _block_lstm(inputs, lengths, weights, bias):
 
 def _cell_lstm(inputs, lengths, weights, bias):
     """LSTMCell in dynamic_rnn, a loop of elementary ops: slow, and runs wherever TensorFlow does."""
-    outputs, _ = tf.nn.dynamic_rnn(_GivenCell(weights, bias), inputs, sequence_length=lengths, dtype=tf.float32)
+    cell = _GivenCell(weights, bias)
+    outputs, _ = tf.nn.dynamic_rnn(cell, inputs, sequence_length=lengths, dtype=tf.float32)
     return outputs
 
 

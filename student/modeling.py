@@ -7,7 +7,9 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-from bert.randomness import dropout, new_variable, normal
+from bert.randomness import dropout
+from bert.randomness import new_variable
+from bert.randomness import normal
 from student.lstm import lstm
 from training import config as configs
 
@@ -21,7 +23,8 @@ class BiLstmConfig:
 
     `hidden_size` is the width of every layer's output. `merge` "concat" runs half of it in each direction
     and joins the two, "sum" runs all of it in each direction and adds them. `embedding_size` 0 means
-    `hidden_size`. Dropout: of the embeddings, of each layer's output, of the pooled vector (by the classifier over it).
+    `hidden_size`. Dropout: of the embeddings, of each layer's output, of the pooled vector (by the classifier
+    over it).
     """
     vocab_size: int
     model_type: str = "bilstm"
@@ -37,7 +40,8 @@ class BiLstmConfig:
 
     def __post_init__(self):
         configs.check_positive(self, "vocab_size", "hidden_size", "num_hidden_layers")
-        configs.check_probability(self, "embedding_dropout_prob", "hidden_dropout_prob", "pooled_dropout_prob")
+        configs.check_probability(
+            self, "embedding_dropout_prob", "hidden_dropout_prob", "pooled_dropout_prob")
         if self.embedding_size < 0:
             raise ValueError("'embedding_size' must be above 0, or 0 for 'hidden_size'")
         if self.embedding_size == 0:
@@ -47,7 +51,8 @@ class BiLstmConfig:
         if self.pooling not in POOLINGS:
             raise ValueError("'pooling' must be one of %s, found %r" % (", ".join(POOLINGS), self.pooling))
         if self.merge == "concat" and self.hidden_size % 2:
-            raise ValueError("'hidden_size' must be even with 'merge' \"concat\", found %d" % self.hidden_size)
+            raise ValueError(
+                "'hidden_size' must be even with 'merge' \"concat\", found %d" % self.hidden_size)
 
     @property
     def num_layers(self):
@@ -104,7 +109,8 @@ class BiLstmModel:
         with tf.variable_scope(scope):
             with tf.variable_scope("embeddings"):
                 self._embedding_table = new_variable(
-                    "word_embeddings", [config.vocab_size, config.embedding_size], normal(config.initializer_range))
+                    "word_embeddings", [config.vocab_size, config.embedding_size],
+                    normal(config.initializer_range))
                 self._embedding_output = tf.nn.embedding_lookup(self._embedding_table, input_ids)
             hidden = dropout(self._embedding_output, embedding_dropout, "embeddings")
             self._all_encoder_layers = []

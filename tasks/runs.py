@@ -116,6 +116,10 @@ def train(values, model, task, train_files, select_files, make_model_fn=None, co
     """
     finished = run_folder.finished(values.output_dir)
     strategy, devices = runtime.distribution_strategy(values.num_gpus, values.num_cpu_replicas)
+    if values.early_stopping and runtime.cluster():
+        # Only the chief would stop, and the others would wait for it for ever.
+        raise UserError("--early_stopping=%d: not with several machines (TF_CONFIG); choose --num_train_steps"
+                        % values.early_stopping)
     num_texts = sum(map(records.count_records, train_files))
     schedule = read_schedule(values, num_texts, model.config.model_type)
     if runtime.is_chief():

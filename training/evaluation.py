@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
+from training.runtime import local_config
+
 
 def run_model(model_fn, input_fn, checkpoint, what="evaluating"):
     """What the model answers to every record, on one device.
@@ -20,9 +22,7 @@ def run_model(model_fn, input_fn, checkpoint, what="evaluating"):
     Returns:
       dict of name -> array, the batches joined; sorted by "record", where the model gives that.
     """
-    config = tf.estimator.RunConfig(
-        model_dir=os.path.dirname(checkpoint), session_config=tf.ConfigProto(allow_soft_placement=True))
-    estimator = tf.estimator.Estimator(model_fn, config=config)
+    estimator = tf.estimator.Estimator(model_fn, config=local_config(os.path.dirname(checkpoint)))
     batches = estimator.predict(input_fn, checkpoint_path=checkpoint, yield_single_examples=False)
     batches = list(tqdm(batches, desc=what, unit=" batches", disable=None, leave=False))
     if not batches:

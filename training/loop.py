@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from training import files
 from training import run_folder
-from training.runtime import is_chief
+from training import runtime
 
 
 class Selection(tf.estimator.CheckpointSaverListener):
@@ -90,13 +90,13 @@ def train(model_fn, make_input_fn, config, num_train_steps, selection):
     """
     folder = config.model_dir
     start = last_step(folder)
-    if is_chief():
+    if runtime.is_chief():
         selection.consider(start)  # of a run that was killed before it could
     if not selection.should_stop() and start < num_train_steps:
         estimator = tf.estimator.Estimator(model_fn, config=config)
-        estimator.train(make_input_fn(start), max_steps=num_train_steps, saving_listeners=[selection])
+        runtime.train(estimator, make_input_fn(start), num_train_steps, saving_listeners=[selection])
     step = last_step(folder)
-    if not is_chief():
+    if not runtime.is_chief():
         return {"steps": step}
     reason = "early stopping" if selection.should_stop() and step < num_train_steps else "all steps made"
     result = {"steps": step, "reason": reason, "best": selection.best()}

@@ -1,0 +1,280 @@
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from bert import optimization
+from bert.optimization import Schedule
+from tests import graphs
+
+STEPS = 20
+# The gradient's norm lies between 0.3 and 0.6: every update is clipped, each to another share.
+CLIPPED = Schedule(learning_rate=2e-3, num_train_steps=25, num_warmup_steps=3, clip_norm=0.1)
+# Sums over parts round in another order, by 1e-7 of a gradient, and Adam divides each by its own size, so
+# where a gradient is nearly 0 that rounding counts. Measured: 1.2e-7, of weights that move by up to 0.12. A
+# mean of means is off by 6e-2, clipping of single parts by 7e-2.
+SAME_WEIGHTS = 2e-6
+# Measured: 0. The machine may choose another order of sums within an op; other masks are off by 1e-2.
+SAME_RUN = 1e-7
+ROUNDING = 2e-6  # of float32, over ten updates
+NAMES = ("dense/kernel", "dense/bias", "LayerNorm/gamma")
+
+
+@pytest.fixture(scope="module")
+def records_file(tmp_path_factory):
+    return graphs.ragged_records(str(tmp_path_factory.mktemp("records") / "texts.tfrecord"))
+
+
+@pytest.fixture(scope="module")
+def in_one_piece(records_file, tmp_path_factory):
+    """Weights after `STEPS` updates by one replica in one part: a function of the clip norm."""
+    @functools.lru_cache(maxsize=None)
+    def weights(clip_norm):
+        schedule = dataclasses.replace(CLIPPED, clip_norm=clip_norm)
+        return graphs.trained(str(tmp_path_factory.mktemp("one")), records_file, STEPS, schedule)
+
+    return weights
+
+
+@pytest.mark.parametrize("replicas, num_parts, clip_norm", [
+    (2, 1, 0.1), (2, 1, 0.0), (1, 2, 0.1), (1, 4, 0.0), (2, 2, 0.1)])
+def test_an_update_cut_into_replicas_and_parts_equals_one_piece(
+        replicas, num_parts, clip_norm, records_file, in_one_piece, tmp_path):
+    schedule = dataclasses.replace(CLIPPED, clip_norm=clip_norm, num_parts=num_parts)
+    cut = graphs.trained(str(tmp_path), records_file, STEPS, schedule, replicas=replicas)
+    assert cut["global_step"] == STEPS
+    assert graphs.largest_difference(cut, in_one_piece(clip_norm)) < SAME_WEIGHTS
+
+
+@pytest.mark.parametrize("replicas, num_parts", [(1, 1), (1, 2), (2, 2)])
+def test_a_run_that_was_stopped_equals_an_unbroken_one_with_dropout(
+        replicas, num_parts, records_file, tmp_path):
+    schedule = dataclasses.replace(CLIPPED, num_parts=num_parts)
+    unbroken, stopped = str(tmp_path / "unbroken"), str(tmp_path / "stopped")
+    expected = graphs.trained(unbroken, records_file, 6, schedule, replicas=replicas, dropout=0.3)
+    graphs.train(stopped, records_file, 4, schedule, replicas=replicas, dropout=0.3)
+    found = graphs.trained(stopped, records_file, 6, schedule, replicas=replicas, dropout=0.3)
+    assert graphs.largest_difference(found, expected) < SAME_RUN
+
+
+class Power(tf.train.SessionRunHook):
+    """Fails before the given run of the session, as if the machine had gone down."""
+
+    def __init__(self, runs):
+        self._left = runs
+
+    def before_run(self, run_context):
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_died_within_an_update_equals_an_unbroken_one(records_file, tmp_path):
+    schedule = dataclasses.replace(CLIPPED, num_parts=4)
+    unbroken, stopped = str(tmp_path / "unbroken"), str(tmp_path / "stopped")
+    expected = graphs.trained(unbroken, records_file, 5, schedule, dropout=0.3)
+    with pytest.raises(KeyboardInterrupt):
+        graphs.train(stopped, records_file, 5, schedule, dropout=0.3, hooks=[Power(3 * 4 + 2)])
+    assert tf.train.load_variable(tf.train.latest_checkpoint(stopped), "global_step") == 3
+    found = graphs.trained(stopped, records_file, 5, schedule, dropout=0.3)
+    assert graphs.largest_difference(found, expected) < SAME_RUN
+
+
+def test_checkpoints_stand_at_whole_updates(records_file, tmp_path):
+    """They hold no sum of gradients and no part, so one within an update would be useless."""
+    folder, other = str(tmp_path / "all"), str(tmp_path / "short")
+    schedule = dataclasses.replace(CLIPPED, num_parts=2)
+    graphs.train(folder, records_file, 4, schedule)
+    state = tf.train.get_checkpoint_state(folder)
+    found = graphs.weights_in(state.all_model_checkpoint_paths[-2])
+    assert not [name for name in found if "gradient_sum" in name or "update_part" in name]
+    expected = graphs.trained(other, records_file, int(found["global_step"]), schedule)
+    assert graphs.largest_difference(found, expected) < SAME_RUN
+
+
+def train_on(gradients, schedule, variables=NAMES):
+    """What each run of the train op leaves, for a loss whose gradients are given.
+
+    Args:
+      gradients: list over runs of dict name -> array, the shapes those of the variables.
+      schedule: Schedule.
+      variables: names of those that train.
+
+    Returns:
+      (list over runs of (dict of values of all variables, learning rate, gradient norm), names of all
+      global variables).
+    """
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.train.get_or_create_global_step()
+        values = {name: tf.get_variable(
+            name, value.shape, initializer=tf.constant_initializer(start_of(name)))
+                  for name, value in gradients[0].items()}
+        given = {name: tf.placeholder(tf.float32, value.shape) for name, value in gradients[0].items()}
+        loss = tf.add_n([tf.reduce_sum(values[name] * given[name]) for name in values])
+        train_op, logged = optimization.create_train_op(loss, schedule, [values[name] for name in variables])
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        runs = []
+        for gradient in gradients:
+            _, rate, norm = session.run([train_op, logged["learning_rate"], logged["gradient_norm"]],
+                                        {given[name]: value for name, value in gradient.items()})
+            found = session.run(dict(values, global_step=step))
+            runs.append((found, rate, norm))
+        return runs, sorted(variable.op.name for variable in tf.global_variables())
+
+
+def start_of(name):
+    return 0.5 + 0.1 * len(name)
+
+
+def random_gradients(runs, scale=1.0):
+    random = np.random.RandomState(0)
+    return [{"dense/kernel": random.normal(0, scale, [3, 4]), "dense/bias": random.normal(0, scale, [4]),
+             "LayerNorm/gamma": random.normal(0, scale, [4])} for _ in range(runs)]
+
+
+def adam_weight_decay(gradients, schedule):
+    """BERT's AdamWeightDecayOptimizer in NumPy, float64: the variables after each update, and its rate."""
+    values = {name: np.full(value.shape, start_of(name)) for name, value in gradients[0].items()}
+    moments = {name: (np.zeros(value.shape), np.zeros(value.shape)) for name, value in values.items()}
+    # 1 - 0.999 in float32 is off by 1.3e-5 of itself, and its root divides every update.
+    beta_1, beta_2 = float(np.float32(0.9)), float(np.float32(0.999))
+    updates = []
+    for step, gradient in enumerate(gradients):
+        rate = schedule.learning_rate * max(0.0, 1.0 - step / schedule.num_train_steps)
+        if step < schedule.num_warmup_steps:
+            rate = schedule.learning_rate * step / schedule.num_warmup_steps
+        norm = np.sqrt(sum(np.sum(value ** 2) for value in gradient.values()))
+        scale = schedule.clip_norm / max(norm, schedule.clip_norm) if schedule.clip_norm else 1.0
+        for name in values:
+            m, v = moments[name]
+            m = beta_1 * m + (1 - beta_1) * gradient[name] * scale
+            v = beta_2 * v + (1 - beta_2) * (gradient[name] * scale) ** 2
+            decay = schedule.weight_decay_rate if name == "dense/kernel" else 0.0
+            values[name] = values[name] - rate * (m / (np.sqrt(v) + 1e-6) + decay * values[name])
+            moments[name] = m, v
+        updates.append((dict(values), rate, norm))
+    return updates
+
+
+@pytest.mark.parametrize("schedule", [
+    Schedule(0.1, 8),
+    Schedule(0.1, 8, num_warmup_steps=3, weight_decay_rate=0.1),
+    Schedule(0.1, 8, weight_decay_rate=0.0, clip_norm=4.5),  # some of the norms, 3.4 to 5.6, lie below
+    Schedule(0.1, 8, num_warmup_steps=8, clip_norm=0.0)])
+def test_updates_are_those_of_berts_optimizer(schedule):
+    gradients = random_gradients(10)  # two more than the schedule has: their rate is 0
+    runs, _ = train_on(gradients, schedule)
+    for (found, rate, norm), (expected, expected_rate, expected_norm) in zip(
+            runs, adam_weight_decay(gradients, schedule)):
+        assert rate == pytest.approx(expected_rate, abs=1e-8)
+        assert norm == pytest.approx(expected_norm, rel=1e-6)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_accumulated_parts_change_nothing_until_the_last():
+    gradients = random_gradients(6)
+    schedule = Schedule(0.1, 8, num_warmup_steps=1, weight_decay_rate=0.1, num_parts=3)
+    runs, _ = train_on(gradients, schedule)
+    whole = [{name: sum(part[name] for part in gradients[start:start + 3]) for name in NAMES}
+             for start in (0, 3)]
+    updates = adam_weight_decay(whole, schedule)
+    start = {name: np.full(gradients[0][name].shape, start_of(name)) for name in NAMES}
+    for number, (found, _, _) in enumerate(runs):
+        done = (number + 1) // 3
+        assert found["global_step"] == done
+        for name, value in (updates[done - 1][0] if done else start).items():
+            np.testing.assert_allclose(found[name], value, rtol=ROUNDING, atol=ROUNDING)
+    for done in (1, 2):
+        assert runs[3 * done - 1][2] == pytest.approx(updates[done - 1][2], rel=1e-6)
+
+
+def test_a_variable_that_does_not_train_keeps_its_value_and_has_no_slot():
+    gradients = random_gradients(3)
+    runs, names = train_on(gradients, Schedule(0.1, 8), variables=["dense/bias"])
+    assert [name for name in names if "adam" in name] == ["dense/bias/adam_m", "dense/bias/adam_v"]
+    for found, _, _ in runs:
+        assert np.all(found["dense/kernel"] == np.float32(start_of("dense/kernel")))
+    assert np.all(runs[-1][0]["dense/bias"] != np.float32(start_of("dense/bias")))
+
+
+def test_a_variable_that_does_not_train_has_no_part_in_the_norm():
+    gradients = random_gradients(1)
+    runs, _ = train_on(gradients, Schedule(0.1, 8), variables=["dense/bias"])
+    assert runs[0][2] == pytest.approx(np.linalg.norm(gradients[0]["dense/bias"]), rel=1e-6)
+
+
+def test_layer_norm_and_biases_do_not_decay():
+    zeros = [{name: np.zeros_like(value) for name, value in random_gradients(1)[0].items()}]
+    runs, _ = train_on(zeros, Schedule(0.1, 8, weight_decay_rate=0.5))
+    found = runs[0][0]
+    np.testing.assert_allclose(found["dense/kernel"], start_of("dense/kernel") * (1 - 0.1 * 0.5), rtol=1e-6)
+    assert np.all(found["dense/bias"] == np.float32(start_of("dense/bias")))
+    assert np.all(found["LayerNorm/gamma"] == np.float32(start_of("LayerNorm/gamma")))
+
+
+def test_rows_of_a_table_that_no_text_has_decay_too():
+    def build():
+        tf.train.get_or_create_global_step()
+        table = tf.get_variable("table", [4, 2], initializer=tf.ones_initializer())
+        loss = tf.reduce_sum(tf.nn.embedding_lookup(table, [1, 1, 2]))
+        train_op, logged = optimization.create_train_op(
+            loss, Schedule(0.1, 8, weight_decay_rate=0.5, clip_norm=0.0))
+        with tf.control_dependencies([train_op]):
+            return table.read_value(), logged["gradient_norm"]
+
+    table, norm = graphs.run(build)
+    np.testing.assert_allclose(table[[0, 3]], 1 - 0.1 * 0.5, rtol=1e-6)
+    assert np.all(table[[1, 2]] < 0.9)
+    # Row 1 is met twice: a norm over the single slices would be sqrt(6).
+    assert norm == pytest.approx(np.sqrt(2 * 2 ** 2 + 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("num_parts, clip_norm", [(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)])
+def test_no_variable_changes_before_the_forward_pass_has_read_them_all(num_parts, clip_norm):
+    with tf.Graph().as_default():
+        tf.train.get_or_create_global_step()
+        variables = [tf.get_variable("kernel_%d" % number, [2], initializer=tf.ones_initializer())
+                     for number in range(3)]
+        reads = [variable.read_value() for variable in variables]
+        loss = tf.add_n([tf.reduce_sum(tf.square(read)) for read in reads])
+        train_op, _ = optimization.create_train_op(
+            loss, Schedule(0.1, 8, num_parts=num_parts, clip_norm=clip_norm), variables)
+        writers = [op for op in ancestors(train_op)
+                   if op.type in ("AssignSubVariableOp", "ResourceApplyAdam")]
+        assert len(writers) == 2 * len(variables)
+        for writer in writers:
+            assert {read.op for read in reads} <= ancestors(writer)
+
+
+def ancestors(op):
+    """All operations that end before `op` starts, and `op`."""
+    found, left = set(), [op]
+    while left:
+        op = left.pop()
+        if op not in found:
+            found.add(op)
+            left.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
+    return found
+
+
+def test_slots_are_named_as_in_googles_checkpoints():
+    _, names = train_on(random_gradients(1), Schedule(0.1, 8))
+    assert names == sorted(["global_step"] + list(NAMES) + [
+        "%s/%s" % (name, slot) for name in NAMES for slot in ("adam_m", "adam_v")])
+    assert optimization.slot_names("dense/kernel") == ["dense/kernel/adam_m", "dense/kernel/adam_v"]
+
+
+def test_the_graph_grows_by_a_constant_for_each_variable():
+    """The norm takes all gradients: computed anew for each variable it would make the graph quadratic."""
+    def size(count):
+        with tf.Graph().as_default() as graph:
+            tf.train.get_or_create_global_step()
+            variables = [tf.get_variable("v%d" % number, [2], initializer=tf.ones_initializer())
+                         for number in range(count)]
+            optimization.create_train_op(tf.add_n([tf.reduce_sum(v) for v in variables]), Schedule(0.1, 8))
+            return len(graph.get_operations())
+
+    assert size(30) - size(20) == size(20) - size(10)
