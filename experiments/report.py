@@ -18,10 +18,10 @@ def table(results):
 
 def conclusions(results, models):
     """What the figures allow to say: sentences."""
-    lines = ["%d test texts, %d labelled training texts; differences below about %.1f points could be chance" % (
-        results["test_texts"], results["labelled_texts"],
-        100 * metrics.smallest_difference(results["test_texts"],
-                                          results["distilled_over_plain"]["discordant_share"]))]
+    found = results["distilled_over_plain"]
+    smallest = metrics.smallest_difference(results["test_texts"], found["discordant_share"])
+    lines = ["{:,} test texts, {:,} labelled training texts; the smallest difference they could show: "
+             "{:.1f} points".format(results["test_texts"], results["labelled_texts"], 100 * smallest)]
     teacher, distilled, plain = (models[name]["accuracy"] for name in (
         "teacher", "student_distilled", "student_plain"))
     closed = metrics.gap_closed(distilled, plain, teacher)
@@ -29,7 +29,6 @@ def conclusions(results, models):
         lines.append("no evidence for distillation: the teacher is no better than the plain student")
     else:
         lines.append("gap closed %.0f %% (distilled - plain) / (teacher - plain)" % (100 * closed))
-    found = results["distilled_over_plain"]
     lines.append("distilled - plain: %+.1f points, 95 %% of resampled test sets between %+.1f and %+.1f" % (
         100 * found["difference"], 100 * found["low"], 100 * found["high"]))
     if teacher <= models["naive_bayes"]["accuracy"]:
@@ -45,10 +44,10 @@ def plot(results, path):
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for model in results["models"]:
-        axes.scatter(model["latency_ms_p50"], 100 * model["accuracy"], s=20 + model["parameters"] / 5e3, alpha=0.6)
-        axes.annotate("%s\n%s parameters" % (TITLES[model["name"]], "{:,}".format(model["parameters"])),
-                      (model["latency_ms_p50"], 100 * model["accuracy"]), xytext=(8, 6),
-                      textcoords="offset points", fontsize=8)
+        place = model["latency_ms_p50"], 100 * model["accuracy"]
+        axes.scatter(*place, s=20 + model["parameters"] / 5e3, alpha=0.6)
+        axes.annotate("{}\n{:,} parameters".format(TITLES[model["name"]], model["parameters"]), place,
+                      xytext=(8, 6), textcoords="offset points", fontsize=8)
     axes.set_xlabel("milliseconds a text (median, one at a time, CPU)")
     axes.set_ylabel("test accuracy, %")
     axes.margins(0.25)
