@@ -1,9 +1,9 @@
 """Fine-tunes, measures, applies and exports a text classifier: a BERT or a BiLSTM student.
 
-    python run_classifier.py --data_dir=data --init_checkpoint=output/teacher --output_dir=output/classifier \\
-        --do_train --do_eval
-    python run_classifier.py --data_dir=data --student_config_file=configs/student.json --vocab_file=vocab.txt \\
-        --output_dir=output/plain --do_train --do_eval
+    python run_classifier.py --data_dir=data --init_checkpoint=output/teacher \\
+        --output_dir=output/classifier --do_train --do_eval
+    python run_classifier.py --data_dir=data --student_config_file=configs/student.json \\
+        --vocab_file=vocab.txt --output_dir=output/plain --do_train --do_eval
     python run_classifier.py --output_dir=output/classifier --do_predict --predict_file=texts.txt
     python run_classifier.py --output_dir=output/classifier --do_export
 
@@ -32,25 +32,17 @@ def define_flags():
 def main():
     values = flags.FLAGS
     classify.check_flags(values)
-    model = runs.open_model(values)
+    model = runs.open_model(values, runs.one_config_file(values))
     data = classify.open_data(values, model.files, model.files.vocab_file)
-    runs.check_length(model.config, data.text.max_seq_length, "max_seq_length")
+    runs.check_length(model.config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:
-        train(values, model, data)
+        classify.train(values, model, data)
     if values.do_eval:
         classify.evaluate(values, model, data)
     if values.do_predict:
         classify.predict(values, model, data)
     if values.do_export:
         export.export_best(values, model, data)
-
-
-def train(values, model, data):
-    train_records = classify.records_of(values, data, data.splits.train)
-    select_records = classify.records_of(values, data, data.splits.select)
-    model = classify.keep_head_of_same_labels(model, data)
-    runs.train(values, model, classify.make_task(values, data, train_records), [train_records.path],
-               [select_records.path], contents=classify.run_folder_contents(data))
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ checkpoint of run_pretraining.py or run_classifier.py, or of Google's; vocabular
 are the teacher's. A run that was stopped goes on when the same command is given again.
 """
 
+import dataclasses
 import functools
-import os
 
 from absl import flags
 
 from training import command
 from bert import checkpoints
-from bert import records
 from distill import layer_map
 from distill.model_fn import Weights, distillation_model_fn
 from distill.teacher import Teacher
@@ -30,8 +29,8 @@ from serving import export
 from tasks import classify
 from tasks import encoders
 from tasks import runs
+from tasks import text_settings
 from tasks.classification import Classification
-from tasks.classification_data import Split
 from tasks.masked_lm import MaskedLm
 from training import files
 from training import flags as common
@@ -41,33 +40,50 @@ DEFAULT_LABEL_WEIGHT = {"masked_lm": 0.0, "classification": 1.0}
 
 
 def define_flags():
-    flags.DEFINE_enum("task", None, ["masked_lm", "classification"], "What is distilled on.", required=True)
-    flags.DEFINE_string("teacher_checkpoint", None, "Run folder or checkpoint of the teacher.", required=True)
+    flags.DEFINE_enum(
+        "task", None, ["masked_lm", "classification"], "Needed: what is distilled on.", required=True)
+    flags.DEFINE_string(
+        "teacher_checkpoint", None, "Needed: run folder or checkpoint of the teacher.", required=True)
     flags.DEFINE_string("bert_config_file", None, "JSON of the teacher. Default: the one beside it.")
-    flags.DEFINE_string("teacher_layers", "", "Layers of --teacher_checkpoint that the teacher has, counted from 0. "
-                        "Default: all.")
-    flags.DEFINE_string("student_config_file", None, "JSON of the student, a BiLSTM or a BERT. Default: the one "
-                        "beside --init_checkpoint.")
-    flags.DEFINE_string("layer_map", "interval", "Pairs student:teacher, counted from 1, such as 1:1,2:3,3:5, or a "
-                        "preset: interval f(h) = 2h - 1, shallow, deep, uniform (ends at the top). Layers left out "
-                        "have no hidden term.")
+    flags.DEFINE_string(
+        "teacher_layers", "",
+        "Layers of --teacher_checkpoint that the teacher has, counted from 0. Default: all.")
+    flags.DEFINE_string(
+        "student_config_file", None,
+        "JSON of the student, a BiLSTM or a BERT. Default: the one beside --init_checkpoint.")
+    flags.DEFINE_string(
+        "layer_map", "interval",
+        "Which layer of the student learns from which of the teacher: pairs student:teacher, counted from "
+        "1, such as 1:1,2:3,3:5, or a preset: interval (f(h) = 2h - 1), shallow (the lowest), deep (the "
+        "highest), uniform (evenly, up to the top). Layers left out have no hidden term.")
     flags.DEFINE_float("embedding_weight", 1.0, "Weight of the embedding term.", lower_bound=0.0)
-    flags.DEFINE_list("hidden_weights", ["1"], "Weights of the hidden terms, one for each pair of --layer_map, or "
-                      "one for all.")
+    flags.DEFINE_list(
+        "hidden_weights", ["1"],
+        "Weights of the hidden terms, one for each pair of --layer_map, or one for all.")
     flags.DEFINE_float("prediction_weight", 1.0, "Weight of the prediction term.", lower_bound=0.0)
-    flags.DEFINE_float("label_weight", None, "Weight of the label term. Default: 1 on a task, 0 on a corpus.",
-                       lower_bound=0.0)
-    flags.DEFINE_float("temperature", 1.0, "T of the prediction term, which is multiplied by its square.",
-                       lower_bound=1e-3)
-    flags.DEFINE_string("input_file", None, "TFRecords of the corpus (--task=masked_lm).")
-    flags.DEFINE_string("eval_file", None, "TFRecords to measure the student on (--task=masked_lm).")
-    flags.DEFINE_string("unlabeled_file", None, "Texts without labels (.txt, .tsv, .csv, .jsonl; "
-                        "--task=classification).")
-    common.define_text_flags()
-    common.define_model_flags()
+    flags.DEFINE_float(
+        "label_weight", None, "Weight of the label term. Default: 1 on a task, 0 on a corpus.",
+        lower_bound=0.0)
+    flags.DEFINE_float(
+        "temperature", 1.0, "T of the prediction term: both models' logits are divided by it, the term is "
+        "multiplied by its square.", lower_bound=1e-3)
+    flags.DEFINE_string(
+        "input_file", None, "TFRecords of the corpus, comma-separated, with * and ? (--task=masked_lm).")
+    flags.DEFINE_string(
+        "eval_file", None,
+        "TFRecords to measure the student on; they choose the best checkpoint (--task=masked_lm).")
+    flags.DEFINE_string(
+        "unlabeled_file", None,
+        "Texts without labels (.txt, .tsv, .csv, .jsonl), comma-separated, with * and ? "
+        "(--task=classification).")
+    common.define_text_flags("--teacher_checkpoint")
+    common.define_model_flags("--teacher_checkpoint")
     common.define_training_flags(32, 3.0, "1e-3 for a BiLSTM student, 5e-5 for a BERT")
-    flags.DEFINE_string("select_by", None, "The figure that chooses the best checkpoint. Default: accuracy, or "
-                        "masked_lm_loss.")
+    flags.DEFINE_string(
+        "select_by", None,
+        "The figure that chooses the best checkpoint: %s on a task, %s on a corpus. Default: the "
+        "first of them."
+        % (", ".join(Classification.figures_to_select), ", ".join(MaskedLm.figures_to_select)))
 
 
 def main():
@@ -77,25 +93,28 @@ def main():
     teacher_files = checkpoints.find_model(values.teacher_checkpoint, "teacher_checkpoint")
     teacher = _open_teacher(values, teacher_files)
     model = _open_student(values, teacher, teacher_files)
+    make_model_fn = _read_recipe(values, teacher, model)
+    settings = {"teacher": dataclasses.asdict(teacher.config)}
     if on_task:
-        _on_task(values, teacher, teacher_files, model)
+        _on_task(values, teacher, teacher_files, model, make_model_fn, settings)
     else:
-        _on_corpus(values, teacher, model)
+        task = MaskedLm()
+        runs.on_corpus(values, model, task, make_model_fn(task), teacher.config, settings)
 
 
 def _check_flags(values, on_task):
-    other = ("input_file", "eval_file") if on_task else ("data_dir", "unlabeled_file")
-    for name in other:
-        if getattr(values, name):
-            raise UserError("--%s=%s: not for --task=%s" % (name, getattr(values, name), values.task))
+    for name in ("input_file", "eval_file") if on_task else ("unlabeled_file",) + common.TEXT_FLAGS:
+        if values[name].present:
+            raise UserError("--%s=%s: not for --task=%s" % (name, values[name].value, values.task))
     if on_task:
         classify.check_flags(values)
-    elif not values.do_train and not values.do_eval:
+    elif not (values.do_train or values.do_eval):
         raise UserError("--do_train or --do_eval: at least one is needed")
     task = Classification if on_task else MaskedLm
     values.select_by = values.select_by or ("accuracy" if on_task else "masked_lm_loss")
     if values.select_by not in task.figures_to_select:
-        raise UserError("--select_by=%s: must be one of %s" % (values.select_by, ", ".join(task.figures_to_select)))
+        raise UserError("--select_by=%s: must be one of %s"
+                        % (values.select_by, ", ".join(task.figures_to_select)))
 
 
 def _open_teacher(values, found):
@@ -109,11 +128,12 @@ def _open_teacher(values, found):
 
 def _open_student(values, teacher, teacher_files):
     """The student's Model; its vocabulary is the teacher's."""
-    if not (values.vocab_file or teacher_files.vocab_file):
-        raise UserError("--vocab_file: needed, no vocab.txt is beside %s" % teacher_files.checkpoint)
     values.vocab_file = values.vocab_file or teacher_files.vocab_file
-    runs.check_vocabulary(teacher.config, teacher_files.config_file or "--bert_config_file", values.vocab_file)
-    model = runs.open_model(values, values.student_config_file)
+    if not values.vocab_file:
+        raise UserError("--vocab_file: needed, no vocab.txt is beside %s" % teacher_files.checkpoint)
+    teacher_config = values.bert_config_file or teacher_files.config_file
+    runs.check_vocabulary(teacher.config, teacher_config, values.vocab_file)
+    model = runs.open_model(values, values.student_config_file, "--student_config_file:")
     if values.init_checkpoint:
         own = checkpoints.find_model(values.init_checkpoint, "init_checkpoint").vocab_file
         if own and files.digest(own) != files.digest(values.vocab_file):
@@ -122,8 +142,8 @@ def _open_student(values, teacher, teacher_files):
     return model
 
 
-def _model_fn_maker(values, teacher, model, task):
-    """Reads the recipe of the loss: a function of (schedule, init, progress) -> model_fn."""
+def _read_recipe(values, teacher, model):
+    """The loss: a function of the task -> `make_model_fn` of `runs.train`."""
     pairs = layer_map.parse(values.layer_map, model.config.num_layers, teacher.config.num_layers,
                             "the teacher (%s)" % values.teacher_checkpoint)
     label_weight = values.label_weight
@@ -132,8 +152,9 @@ def _model_fn_maker(values, teacher, model, task):
     weights = Weights(values.embedding_weight, _hidden_weights(values.hidden_weights, pairs),
                       values.prediction_weight, label_weight)
     if not (weights.embedding or any(weights.hidden.values()) or weights.prediction or weights.label):
-        raise UserError("--embedding_weight, --hidden_weights, --prediction_weight, --label_weight: all are 0")
-    return functools.partial(
+        raise UserError("--embedding_weight, --hidden_weights, --prediction_weight, --label_weight: "
+                        "all are 0")
+    return lambda task: functools.partial(
         distillation_model_fn, model.config, teacher, task, pairs, weights, values.temperature)
 
 
@@ -146,36 +167,23 @@ def _hidden_weights(texts, pairs):
         raise UserError("%s: numbers with commas between them are needed" % flag)
     weights = weights * len(pairs) if len(weights) == 1 else weights
     if len(weights) != len(pairs) or min(weights) < 0:
-        raise UserError("%s: one weight, or one for each of the %d pairs of --layer_map is needed, none below 0"
-                        % (flag, len(pairs)))
+        raise UserError("%s: one weight, or one for each of the %d pairs of --layer_map is needed, "
+                        "none below 0" % (flag, len(pairs)))
     return {student: weight for (student, _), weight in zip(pairs, weights)}
 
 
-def _on_corpus(values, teacher, model):
-    task = MaskedLm()
-    eval_files = files.matching_files(values.eval_file, "eval_file") if values.eval_file else []
-    if values.do_train:
-        if not values.input_file:
-            raise UserError("--input_file: --task=masked_lm needs it")
-        train_files = files.matching_files(values.input_file, "input_file")
-        for config in (teacher.config, model.config):
-            runs.check_length(config, records.first_length(train_files), "input_file")
-        runs.train(values, model, task, train_files, eval_files, _model_fn_maker(values, teacher, model, task))
-    if values.do_eval:
-        if not eval_files:
-            raise UserError("--eval_file: --do_eval needs it")
-        checkpoint = runs.best_checkpoint(values)
-        figures = runs.evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size)
-        runs.write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
-
-
-def _on_task(values, teacher, teacher_files, model):
-    # Labels in the teacher's order: its logits are the targets.
-    data = classify.open_data(values, teacher_files, values.vocab_file)
+def _on_task(values, teacher, teacher_files, model, make_model_fn, settings):
+    unlabeled_files = []
+    if values.unlabeled_file and values.do_train:
+        unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file")
+    known = teacher_files if values.do_train else runs.own_files(values) or teacher_files
+    data = classify.open_data(values, known, values.vocab_file)
     for config in (teacher.config, model.config):
-        runs.check_length(config, data.text.max_seq_length, "max_seq_length")
+        runs.check_length(config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:
-        _train_on_task(values, teacher, model, data)
+        if values.prediction_weight:
+            _check_classes(values, teacher_files, data)
+        classify.train(values, model, data, unlabeled_files, make_model_fn, settings)
     if values.do_eval:
         classify.evaluate(values, model, data)
     if values.do_predict:
@@ -184,17 +192,23 @@ def _on_task(values, teacher, teacher_files, model):
         export.export_best(values, model, data)
 
 
-def _train_on_task(values, teacher, model, data):
-    labelled = classify.records_of(values, data, data.splits.train)
-    train_files = [labelled.path]
-    if values.unlabeled_file:
-        split = Split("unlabeled", files.matching_files(values.unlabeled_file, "unlabeled_file")[0])
-        train_files.append(classify.records_of(values, data, split, labelled=False).path)
-    select = classify.records_of(values, data, data.splits.select)
-    task = classify.make_task(values, data, labelled)
-    model = classify.keep_head_of_same_labels(model, data)
-    runs.train(values, model, task, train_files, [select.path], _model_fn_maker(values, teacher, model, task),
-               contents=classify.run_folder_contents(data))
+def _check_classes(values, teacher_files, data):
+    """Raises UserError unless the teacher's logits are those of the data's labels, in their order."""
+    remedy = "--prediction_weight=0 does without its answers"
+    if not teacher_files.labels_file:
+        if not values.labels_file:
+            raise UserError("--teacher_checkpoint=%s: not fine-tuned by run_classifier.py, no labels.txt "
+                            "is beside it; %s, or --labels_file names its classes in their order"
+                            % (values.teacher_checkpoint, remedy))
+        return
+    if files.read_lines(teacher_files.labels_file) != data.labels.names:
+        raise UserError("--labels_file=%s: not the classes of the teacher, which are those of %s; %s"
+                        % (values.labels_file, teacher_files.labels_file, remedy))
+    several = bool(text_settings.read(teacher_files.text_file, {}).label_separator)
+    if several != bool(data.text.label_separator):
+        raise UserError("--label_separator=%s: the teacher (%s) gives a text %s; %s" % (
+            data.text.label_separator, values.teacher_checkpoint,
+            "any number of labels" if several else "one label", remedy))
 
 
 if __name__ == "__main__":

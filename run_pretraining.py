@@ -14,12 +14,10 @@ command is given again.
 from absl import flags
 
 from training import command
-from bert import records
 from tasks import runs
 from tasks.masked_lm import MaskedLm
 from training import flags as common
 from training.command import UserError
-from training.files import matching_files
 
 
 def define_flags():
@@ -35,21 +33,7 @@ def main():
     values = flags.FLAGS
     if not (values.do_train or values.do_eval):
         raise UserError("--do_train or --do_eval: at least one is needed")
-    task = MaskedLm()
-    model = runs.open_model(values)
-    eval_files = matching_files(values.eval_file, "eval_file") if values.eval_file else []
-    if values.do_train:
-        if not values.input_file:
-            raise UserError("--input_file: --do_train needs it")
-        train_files = matching_files(values.input_file, "input_file")
-        runs.check_length(model.config, records.first_length(train_files), "input_file")
-        runs.train(values, model, task, train_files, eval_files)
-    if values.do_eval:
-        if not eval_files:
-            raise UserError("--eval_file: --do_eval needs it")
-        checkpoint = runs.best_checkpoint(values)
-        figures = runs.evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size)
-        runs.write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
+    runs.on_corpus(values, runs.open_model(values, runs.one_config_file(values)), MaskedLm())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from training.command import UserError
 
 BEST = os.path.join("best", "model.ckpt")
 CONFIG_FILES = ("config.json", "bert_config.json")
+FILE_END = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 LAYER = re.compile(r"(^|/)layer_(\d+)/")
 
 # checkpoint: its prefix. The others: path of the file, None where there is none.
@@ -38,11 +39,11 @@ def find_model(path, flag):
     Raises:
       UserError: no checkpoint is there.
     """
-    checkpoint = _checkpoint_in(path, flag) if os.path.isdir(path) else re.sub(r"\.(index|meta)$", "", path)
+    checkpoint = _checkpoint_in(path, flag) if os.path.isdir(path) else FILE_END.sub("", path)
     if not os.path.exists(checkpoint + ".index"):
         raise UserError("--%s=%s: no such folder, and no checkpoint (%s.index is missing)" % (flag, path, checkpoint))
     folder = os.path.dirname(os.path.abspath(checkpoint))
-    if os.path.basename(folder) == "best":
+    if os.path.join(folder, os.path.basename(checkpoint)).endswith(os.sep + BEST):
         folder = os.path.dirname(folder)
 
     def beside(*names):
@@ -61,7 +62,7 @@ def _checkpoint_in(folder, flag):
     if last:
         return last
     # Released checkpoints have no file `checkpoint` that names the last.
-    found = glob.glob(os.path.join(glob.escape(folder), "*.ckpt.index"))
+    found = glob.glob(os.path.join(glob.escape(folder), "*.ckpt*.index"))
     if len(found) != 1:
         raise UserError("--%s=%s: the folder holds %s" % (
             flag, folder, "several checkpoints; name one" if found else "no checkpoint"))
@@ -83,14 +84,16 @@ def frozen_scope(name):
         yield
 
 
-def parse_layers(text):
+def parse_layers(text, flag="init_layers"):
     """"0,1,4" -> (0, 1, 4); "" -> (). The layers of a checkpoint are counted from 0, as in its names."""
     try:
         layers = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise UserError("--init_layers=%s: numbers with commas between them are needed, e.g. 0,1,2,3,4,5" % text)
+        raise UserError("--%s=%s: numbers with commas between them are needed, e.g. 0,1,2,3,4,5" % (flag, text))
     if any(layer < 0 for layer in layers):
-        raise UserError("--init_layers=%s: layers are counted from 0" % text)
+        raise UserError("--%s=%s: layers are counted from 0" % (flag, text))
+    if len(set(layers)) < len(layers):
+        raise UserError("--%s=%s: a layer stands twice" % (flag, text))
     return layers
 
 
@@ -108,17 +111,23 @@ def restore(checkpoint, variables, layers=(), prefix="", optional=None):
         fresh; None: any may, as long as one is found.
 
     Raises:
-      UserError: nothing fits, a variable that must be there is not, or a shape differs.
+      UserError: nothing fits, a variable that must be there is not (those of chosen `layers` must), or a shape
+        differs.
     """
     stored = dict(tf.train.list_variables(checkpoint))
-    wanted = {_source_name(variable.op.name[len(prefix):], layers): variable for variable in variables}
+    wanted = {_source_name(name_of(variable)[len(prefix):], layers): variable for variable in variables}
     found = {name: variable for name, variable in wanted.items() if name in stored}
     fresh = sorted(set(wanted) - set(found))
-    _check(checkpoint, stored, found, [name for name in fresh if optional and not optional(name)])
-    # Names, not variables: under a distribution strategy each replica's own is found by its name.
-    tf.train.init_from_checkpoint(checkpoint, {name: variable.op.name for name, variable in found.items()})
+    _check(checkpoint, stored, found, [
+        name for name in fresh if optional and not optional(name) or layers and LAYER.search(name)])
+    tf.train.init_from_checkpoint(checkpoint, {name: name_of(variable) for name, variable in found.items()})
     if tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group) in (0, None):
         print(describe(checkpoint, stored, wanted, fresh, layers), flush=True)
+
+
+def name_of(variable):
+    """A variable's name in checkpoints; `variable.op` would be the running replica's, called .../replica_1."""
+    return variable.name.split(":")[0]
 
 
 def _source_name(name, layers):
@@ -176,7 +185,7 @@ def copy_slim(checkpoint, target):
     """
     reader = tf.train.load_checkpoint(checkpoint)
     names = [name for name in sorted(reader.get_variable_to_shape_map()) if name.rsplit("/", 1)[-1] not in SLOTS]
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf.device("/cpu:0"), tf.Session() as session:
         # Fed, because a graph's constants may not exceed 2 GB.
         values = {name: reader.get_tensor(name) for name in names}
         places = {name: tf.placeholder(value.dtype, value.shape) for name, value in values.items()}

@@ -30,7 +30,8 @@ def parse(text, student_layers, teacher_layers, source="the teacher"):
                                 % (flag, whose, layers, layer, ", ".join(PRESETS)))
     twice = [student for student, _ in pairs if [s for s, _ in pairs].count(student) > 1]
     if twice:
-        raise UserError("%s: student layer %d stands twice" % (flag, twice[0]))
+        raise UserError("%s: student layer %d stands twice; each learns from one layer of the teacher"
+                        % (flag, twice[0]))
     return sorted(pairs)
 
 

@@ -19,10 +19,11 @@ def masked_mse(student, teacher, mask):
     Returns:
       (sum, count), two scalars; the mean is taken once, over all replicas and parts.
     """
-    per_token = tf.reduce_mean(tf.math.squared_difference(student, tf.stop_gradient(teacher)), axis=-1)
-    # Selected, not multiplied: at padding a state need not be finite.
     real = mask > 0
-    return (tf.reduce_sum(tf.where(real, per_token, tf.zeros_like(per_token))),
+    # Selected, not multiplied, and before the square: at padding a state need not be finite, and the gradient
+    # of a square there would be 0 times infinity.
+    difference = tf.where_v2(real[:, :, None], student - tf.stop_gradient(teacher), 0.0)
+    return (tf.reduce_sum(tf.reduce_mean(tf.square(difference), axis=-1)),
             tf.reduce_sum(tf.cast(real, tf.float32)))
 
 

@@ -33,6 +33,6 @@ def build_teacher(teacher, task, features, with_logits):
         encoder = build_encoder(teacher.config, False, features)
         logits = task.logits(encoder, teacher.config, features) if with_logits else None
     prefix = SCOPE + "/"
-    variables = [variable for variable in tf.local_variables() if variable.op.name.startswith(prefix)]
+    variables = [variable for variable in tf.local_variables() if checkpoints.name_of(variable).startswith(prefix)]
     checkpoints.restore(teacher.checkpoint, variables, teacher.layers, prefix, optional=lambda name: False)
     return TeacherOutputs(encoder.get_embedding_output(), encoder.get_all_encoder_layers(), logits)

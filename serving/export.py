@@ -2,9 +2,11 @@
 
 Signatures: `serving_default` takes token ids, `examples:serving_default` serialized tf.Examples with the same
 features; both answer `probabilities` and `logits`. vocab.txt, labels.txt, config.json, text.json (how text
-becomes ids) and, where a text may have several labels, thresholds.json are in `assets.extra`.
+becomes ids), origin.json (which checkpoint it is) and, where a text may have several labels, thresholds.json
+are in `assets.extra`.
 """
 
+import dataclasses
 import os
 import tempfile
 
@@ -15,11 +17,11 @@ from tasks import classify
 from tasks import runs
 from tasks.model_fn import task_model_fn
 from training import files
-from training import run_folder
 from training import runtime
 
 ASSETS = "assets.extra"
 THRESHOLDS = "thresholds.json"
+ORIGIN = "origin.json"
 
 
 def serving_input():
@@ -27,7 +29,8 @@ def serving_input():
     serialized = tf.placeholder(tf.string, [None], "examples")
     features = records.parse(serialized, records.SEQUENCE)
     # Whoever feeds the ids feeds the outputs of the parser.
-    return tf.estimator.export.ServingInputReceiver(features, dict(features), {"examples": serialized})
+    return tf.estimator.export.ServingInputReceiver(
+        features, dict(features), {"examples": {"examples": serialized}})
 
 
 def export(config, task, checkpoint, export_dir, assets):
@@ -45,7 +48,7 @@ def export(config, task, checkpoint, export_dir, assets):
     """
     estimator = tf.estimator.Estimator(
         task_model_fn(config, task), config=runtime.local_config(os.path.dirname(checkpoint)))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, runs.restoring(checkpoint):
         for name, text in assets.items():
             files.write_text(os.path.join(folder, name), text)
         exported = estimator.export_saved_model(
@@ -54,13 +57,33 @@ def export(config, task, checkpoint, export_dir, assets):
     return exported.decode("utf-8") if isinstance(exported, bytes) else exported
 
 
+def newest(export_dir):
+    """The last export in a folder of exports; None where there is none."""
+    found = [name for name in (os.listdir(export_dir) if os.path.isdir(export_dir) else []) if name.isdigit()]
+    return os.path.join(export_dir, max(found, key=int)) if found else None
+
+
 def export_best(values, model, data):
-    """Exports the best checkpoint of a run, as the flags say."""
+    """Exports the best checkpoint of a run, as the flags say, unless the last export is the same."""
+    task = classify.make_task(values, data)
+    checkpoint, thresholds = classify.best_model(values, task)
     assets = dict(classify.run_folder_contents(data), **{
-        "vocab.txt": files.read_bytes(model.files.vocab_file).decode("utf-8")})
-    thresholds = (run_folder.best_figures(values.output_dir) or {}).get("thresholds")
+        "config.json": files.to_json(dataclasses.asdict(model.config)),
+        "vocab.txt": files.read_bytes(model.files.vocab_file).decode("utf-8"),
+        # The index holds a checksum of every variable.
+        ORIGIN: files.to_json({"checkpoint_index_sha256": files.digest(checkpoint + ".index")})})
     if thresholds:
         assets[THRESHOLDS] = files.to_json(thresholds)
-    exported = export(model.config, classify.make_task(values, data), runs.best_checkpoint(values),
-                      values.export_dir or os.path.join(values.output_dir, "export"), assets)
-    print("%s: exported" % exported, flush=True)
+    export_dir = values.export_dir or os.path.join(values.output_dir, "export")
+    made = newest(export_dir)
+    if made and _assets(made) == assets:
+        print("%s: exported already; nothing to do" % made, flush=True)
+    else:
+        print("%s: exported" % export(model.config, task, checkpoint, export_dir, assets), flush=True)
+
+
+def _assets(exported):
+    """dict of name -> text, as `export` was given it."""
+    folder = os.path.join(exported, ASSETS)
+    return {name: files.read_bytes(os.path.join(folder, name)).decode("utf-8")
+            for name in (os.listdir(folder) if os.path.isdir(folder) else [])}

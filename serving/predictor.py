@@ -3,10 +3,15 @@
     predictor = Predictor("output/classifier/export/1700000000")
     predictor.predict(["聚氯乙烯生产车间招聘操作工"])
 
-    python -m serving.predictor --export_dir=output/classifier/export/1700000000 < texts.txt
+    python -m serving.predictor --export_dir=output/classifier/export < texts.txt > predictions.tsv
+
+The command reads one text a line and writes a line for each: the label, the probability of the most probable
+class, the text, with tabs between them. A blank line gives a blank line. Where a text may have several labels
+they are joined as in the training data, and there may be none.
 """
 
 import collections
+import itertools
 import os
 import sys
 
@@ -17,12 +22,17 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from bert.records import SEQUENCE
-from serving.export import ASSETS, THRESHOLDS
+from serving.export import ASSETS
+from serving.export import THRESHOLDS
+from serving.export import newest
 from tasks import text_settings
 from tasks.text_files import labels_from_file
 from training import files
 from training import metrics
 from training.command import UserError
+
+SAVED_MODEL = "saved_model.pb"
+BLOCK_BATCHES = 32  # batches that the command reads ahead and sorts by length
 
 # label: str, several joined by the separator; probabilities: float32 [C].
 Prediction = collections.namedtuple("Prediction", "label probabilities")
@@ -39,7 +49,7 @@ class Predictor:
         Raises:
           UserError: no export is there.
         """
-        export_dir = _newest(export_dir)
+        export_dir = _one_export(export_dir)
         assets = os.path.join(export_dir, ASSETS)
         settings = text_settings.read(os.path.join(assets, text_settings.FILE), {})
         self.labels = labels_from_file(os.path.join(assets, "labels.txt"), settings.label_separator or None)
@@ -51,13 +61,16 @@ class Predictor:
         self._batch_size = batch_size
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
-            loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], export_dir)
+            loaded = tf.saved_model.loader.load(
+                self._session, [tf.saved_model.tag_constants.SERVING], export_dir)
         signature = loaded.signature_def["serving_default"]
         self._inputs = {name: signature.inputs[name].name for name in SEQUENCE if name in signature.inputs}
         self._output = signature.outputs["probabilities"].name
 
     def probabilities(self, texts):
         """float32 [N, C] for a list of str, or of (str, str) for pairs."""
+        if isinstance(texts, str):
+            raise TypeError("a list of texts is needed, found one text")
         pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         features = [self._featurizer.features(*pair)[0] for pair in pairs]
         order = sorted(range(len(texts)), key=lambda number: len(features[number]["input_ids"]))
@@ -65,7 +78,8 @@ class Predictor:
         for start in range(0, len(order), self._batch_size):
             batch = order[start:start + self._batch_size]
             found[batch] = self._session.run(self._output, {
-                tensor: _pad([features[number][name] for number in batch]) for name, tensor in self._inputs.items()})
+                tensor: _pad([features[number][name] for number in batch])
+                for name, tensor in self._inputs.items()})
         return found
 
     def predict(self, texts):
@@ -78,14 +92,11 @@ class Predictor:
         return (self.labels.separator or "").join(names[number] for number in chosen)
 
 
-def _newest(folder):
-    if os.path.exists(os.path.join(folder, "saved_model.pb")):
-        return folder
-    found = [name for name in (os.listdir(folder) if os.path.isdir(folder) else [])
-             if name.isdigit() and os.path.exists(os.path.join(folder, name, "saved_model.pb"))]
-    if not found:
-        raise UserError("--export_dir=%s: no saved_model.pb is there" % folder)
-    return os.path.join(folder, max(found, key=int))
+def _one_export(folder):
+    found = folder if os.path.exists(os.path.join(folder, SAVED_MODEL)) else newest(folder)
+    if not found or not os.path.exists(os.path.join(found, SAVED_MODEL)):
+        raise UserError("--export_dir=%s: no %s is there" % (folder, SAVED_MODEL))
+    return found
 
 
 def _pad(rows):
@@ -97,16 +108,37 @@ def _pad(rows):
 
 
 def define_flags():
-    flags.DEFINE_string("export_dir", None, "An export of run_classifier.py or run_distill.py, or the folder that "
-                        "holds them: then the newest.", required=True)
+    flags.DEFINE_string("export_dir", None, "An export of run_classifier.py or run_distill.py, or the "
+                        "folder that holds them: then the newest.", required=True)
     flags.DEFINE_integer("batch_size", 32, "Texts computed together.", lower_bound=1)
 
 
 def main():
     predictor = Predictor(flags.FLAGS.export_dir, flags.FLAGS.batch_size)
-    texts = [line.strip() for line in sys.stdin]
-    for text, prediction in zip(texts, predictor.predict(texts)):
-        print("%s\t%.4f\t%s" % (prediction.label, prediction.probabilities.max(), text))
+    lines = _decoded(sys.stdin.buffer)
+    while True:
+        block = list(itertools.islice(lines, BLOCK_BATCHES * flags.FLAGS.batch_size))
+        if not block:
+            return
+        predictions = iter(predictor.predict([text for text in block if text]))
+        for text in block:
+            print(_line(text, next(predictions)) if text else "")
+        sys.stdout.flush()
+
+
+def _decoded(stream):
+    """Yields the texts of a stream of bytes, a line each; "" for a blank one."""
+    # Only \n ends a line, as in the files that are trained on: a text may hold \r, U+2028 and the like.
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UserError("stdin:%d: not UTF-8: byte %d of the line is 0x%02x"
+                            % (number, error.start + 1, line[error.start]))
+
+
+def _line(text, prediction):
+    return "%s\t%.4f\t%s" % (prediction.label, prediction.probabilities.max(), text)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import collections
 import dataclasses
 import os
 
+import tensorflow.compat.v1 as tf
+
 from tasks import runs
 from tasks import text_settings
 from tasks.classification import Classification, balanced_weights
@@ -35,7 +37,8 @@ def open_data(values, model_files, vocab_file):
     """
     splits = choose_splits(values.data_dir, values.random_seed) if values.data_dir else None
     text = text_settings.read(model_files.text_file, {
-        name: getattr(values, name) for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator")})
+        name: getattr(values, name)
+        for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator")})
     separator = text.label_separator or None
     labels_file = values.labels_file or model_files.labels_file
     if labels_file:
@@ -47,13 +50,6 @@ def open_data(values, model_files, vocab_file):
     return Data(splits, labels, text, text_settings.featurizer(text, vocab_file))
 
 
-def keep_head_of_same_labels(model, data):
-    """The Model, starting with the checkpoint's classes too where they are those of the data."""
-    labels_file = model.files.labels_file
-    same = bool(labels_file) and files.read_lines(labels_file) == data.labels.names
-    return model._replace(init=model.init and model.init._replace(same_labels=same))
-
-
 def check_flags(values):
     """Raises UserError when an action lacks what it needs."""
     if not (values.do_train or values.do_eval or values.do_predict or values.do_export):
@@ -61,6 +57,43 @@ def check_flags(values):
     for name in ("do_train", "do_eval"):
         if getattr(values, name) and not values.data_dir:
             raise UserError("--data_dir: --%s needs it" % name)
+    if values.do_predict and not (values.predict_file or values.data_dir):
+        raise UserError("--predict_file: --do_predict needs it, where there is no --data_dir")
+    if values.predict_file and not os.path.exists(values.predict_file):
+        raise UserError("--predict_file=%s: no such file" % values.predict_file)
+
+
+def train(values, model, data, unlabeled_files=(), make_model_fn=None, more_settings=None):
+    """Trains on the labelled texts and those of `unlabeled_files`, as the flags say.
+
+    Args:
+      values: flags of `training.flags.define_training_flags` and `define_text_flags`.
+      model: runs.Model.
+      data: Data.
+      unlabeled_files: text files.
+      make_model_fn: function of the task -> `make_model_fn` of `runs.train`; None: plain training.
+      more_settings: as in `runs.open_run`.
+    """
+    unlabeled = [Split("unlabeled_%d" % number, path) for number, path in enumerate(unlabeled_files, start=1)]
+    labelled = (data.splits.train, data.splits.select)
+    digests = {os.path.basename(split.path): files.digest(split.path) for split in unlabeled + list(labelled)}
+    run = runs.open_run(values, model, dict(
+        more_settings or {}, labels=data.labels.names, text=dataclasses.asdict(data.text), **digests))
+    if not run:
+        return
+    train_records, select_records = (records_of(values, data, split) for split in labelled)
+    more_records = [records_of(values, data, split, labelled=False) for split in unlabeled]
+    task = make_task(values, data, train_records)
+    runs.train(values, run, _keep_head_of_same_labels(model, data), task,
+               [made.path for made in [train_records] + more_records], [select_records.path],
+               make_model_fn and make_model_fn(task), run_folder_contents(data))
+
+
+def _keep_head_of_same_labels(model, data):
+    """The Model, starting with the checkpoint's classes too where they are those of the data."""
+    labels_file = model.files.labels_file
+    same = bool(labels_file) and files.read_lines(labels_file) == data.labels.names
+    return model._replace(init=model.init and model.init._replace(same_labels=same))
 
 
 def records_of(values, data, split, labelled=True):
@@ -85,34 +118,50 @@ def run_folder_contents(data):
             text_settings.FILE: files.to_json(dataclasses.asdict(data.text))}
 
 
+def best_model(values, task):
+    """The checkpoint that is measured, predicts or is exported.
+
+    Returns:
+      (its prefix, C probabilities from which on a class counts: chosen where the checkpoint was, else 0.5;
+       None for one class a text).
+
+    Raises:
+      UserError: its classes are not those of the task.
+    """
+    found = runs.best_model(values)
+    if found.labels_file and files.read_lines(found.labels_file) != task.label_names:
+        raise UserError("%s: the labels of the model, and here others are asked for: %s; leave --labels_file "
+                        "away" % (found.labels_file, ", ".join(task.label_names)))
+    shape = dict(tf.train.list_variables(found.checkpoint)).get("output_bias")
+    if shape != [len(task.label_names)]:
+        raise UserError("%s: %s in it, and %d labels (%s) are asked for; --do_train makes one" % (
+            found.checkpoint, "a classifier of %d labels is" % shape[0] if shape else "no classifier is",
+            len(task.label_names), ", ".join(task.label_names)))
+    if not task.independent_classes:
+        return found.checkpoint, None
+    path = os.path.join(os.path.dirname(found.checkpoint), os.path.basename(run_folder.BEST_FIGURES))
+    chosen = files.read_json(path).get("thresholds") if os.path.exists(path) else None
+    return found.checkpoint, chosen or [metrics.DEFAULT_THRESHOLD] * len(task.label_names)
+
+
 def evaluate(values, model, data):
     """Measures the best checkpoint on the split that is reported; writes eval.json."""
     task = make_task(values, data)
+    checkpoint, thresholds = best_model(values, task)
     made = records_of(values, data, data.splits.report)
-    checkpoint = runs.best_checkpoint(values)
     figures = runs.evaluate(model.config, task, checkpoint, [made.path], values.eval_batch_size,
-                            thresholds=_thresholds(values, task))
+                            thresholds=thresholds)
     title = "%s on %s (%s)" % (checkpoint, data.splits.report.describe(), data.splits.describe())
     runs.write_figures(values.output_dir, "eval", task, figures, title)
 
 
-def _thresholds(values, task):
-    """Where a class begins to count: chosen where the checkpoint was, else 0.5; None for one class a text."""
-    if not task.independent_classes:
-        return None
-    chosen = (run_folder.best_figures(values.output_dir) or {}).get("thresholds")
-    return chosen or [metrics.DEFAULT_THRESHOLD] * len(task.label_names)
-
-
 def predict(values, model, data):
     """Writes predictions.tsv: for each text its label (several joined) and every class's probability."""
-    path = values.predict_file or (data.splits and data.splits.report.path)
-    if not path:
-        raise UserError("--predict_file: needed without --data_dir")
+    path = values.predict_file or data.splits.report.path
     task = make_task(values, data)
+    checkpoint, thresholds = best_model(values, task)
     made = records_of(values, data, Split("predict", path), labelled=False)
-    found = runs.answers(model.config, task, runs.best_checkpoint(values), [made.path], values.eval_batch_size)
-    thresholds = _thresholds(values, task)
+    found = runs.answers(model.config, task, checkpoint, [made.path], values.eval_batch_size)
     names = data.labels.names
     lines = ["\t".join(["label"] + names)]
     for probabilities in found["probabilities"]:

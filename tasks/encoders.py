@@ -22,7 +22,7 @@ def read_config(path):
     """
     values = read_json(path)
     kind = values.get("model_type", DEFAULT_KIND) if isinstance(values, dict) else DEFAULT_KIND
-    if kind not in KINDS:
+    if kind not in list(KINDS):  # a list: the value may be anything, and not all can be looked up in a dict
         raise UserError("%s: 'model_type' must be one of %s, found %r" % (path, ", ".join(sorted(KINDS)), kind))
     return KINDS[kind][0].from_dict(values, path)
 

@@ -24,7 +24,7 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
       task: MaskedLm or Classification.
       schedule: optimization.Schedule; needed to train.
       init: Init, where training starts; None: fresh, or the Estimator's own checkpoint.
-      progress: function of (terms, scalars) -> hook that shows them, see `hooks.ProgressHook`.
+      progress: function of (terms, scalars) -> hook that shows them, see `hooks.ProgressHook`; None: silence.
     """
     def model_fn(features, mode):
         is_training = mode == tf.estimator.ModeKeys.TRAIN
@@ -34,7 +34,7 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
             return prediction_spec(task, logits, features)
         if init:
             start_from(init, task)
-        return training_spec([Term(task.name, 1.0, *task.loss(logits, features))], schedule, progress)
+        return training_spec([Term("loss", 1.0, *task.loss(logits, features))], schedule, progress)
 
     return model_fn
 
@@ -42,14 +42,20 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
 def start_from(init, task):
     """Restores the model as `init` says; called when the model is built, and nothing else yet."""
     variables = [variable for variable in tf.trainable_variables()
-                 if init.same_labels or variable.op.name not in task.label_variables]
+                 if init.same_labels or checkpoints.name_of(variable) not in task.label_variables]
     checkpoints.restore(init.checkpoint, variables, init.layers)
 
 
 def prediction_spec(task, logits, features):
     """What a model answers; exported, it answers with the same names."""
     outputs = task.outputs(logits, features)
-    return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions=outputs)
+    # The Estimator makes a global step and would restore it; released checkpoints have none.
+    step = tf.train.get_or_create_global_step()
+    restored = [variable for variable in tf.global_variables() if variable is not step]
+    scaffold = tf.train.Scaffold(
+        saver=tf.train.Saver(restored), ready_for_local_init_op=tf.report_uninitialized_variables(restored),
+        local_init_op=tf.group(tf.train.Scaffold.default_local_init_op(), step.initializer))
+    return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions=outputs, scaffold=scaffold)
 
 
 def training_spec(terms, schedule, progress):
@@ -67,11 +73,12 @@ def training_spec(terms, schedule, progress):
     loss = tf.add_n([term.weight * means[term.name] for term in terms])
     train_op, scalars = create_train_op(loss, schedule)
     # A part's share of each mean: summed over replicas here, and by the hook over accumulated parts.
-    logged = collections.OrderedDict(loss=_over_replicas(loss))
-    if len(terms) > 1:
-        logged.update((name, _over_replicas(mean)) for name, mean in means.items())
+    logged = collections.OrderedDict(loss=loss)
+    logged.update(means)
+    logged = collections.OrderedDict((name, _over_replicas(share)) for name, share in logged.items())
     return tf.estimator.EstimatorSpec(
-        tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op, training_chief_hooks=[progress(logged, scalars)])
+        tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,
+        training_chief_hooks=[progress(logged, scalars)] if progress else [])
 
 
 def _over_replicas(value):

@@ -4,10 +4,11 @@ Functions here take a command's flags as `values`, an object with an attribute f
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
+import re
 
 import tensorflow.compat.v1 as tf
 
@@ -33,16 +34,20 @@ LEARNING_RATES = {"bert": 5e-5, "bilstm": 1e-3}
 # vocab_file is the one to use.
 Model = collections.namedtuple("Model", "config init files")
 
+# strategy, devices: as from `runtime.distribution_strategy`; settings: dict, what decides the run's result.
+Run = collections.namedtuple("Run", "strategy devices settings")
 
-def open_model(values, config_file=None):
-    """The model a command trains, from its flags and what stands beside --init_checkpoint.
 
-    Without either config file or --init_checkpoint, the run folder's own model.
+def open_model(values, config_file,
+               config_flags="--bert_config_file or --student_config_file: one of them is"):
+    """The model a command trains or applies, from its flags and what stands beside its checkpoint.
+
+    Its checkpoint is --init_checkpoint; without one, or where nothing is trained, the run folder's own.
 
     Args:
-      values: flags of `training.flags.define_model_flags`, and of `define_config_flags` unless
-        `config_file` is given.
-      config_file: JSON of the model, already chosen; None: by the flags.
+      values: flags of `training.flags.define_model_flags`.
+      config_file: JSON of the model, already chosen; None: the one beside the checkpoint.
+      config_flags: who could have chosen it, for the message.
 
     Raises:
       UserError: no configuration or vocabulary, or they do not fit together.
@@ -50,15 +55,17 @@ def open_model(values, config_file=None):
     found = checkpoints.NO_FILES
     if values.init_checkpoint:
         found = checkpoints.find_model(values.init_checkpoint, "init_checkpoint")
-    elif tf.train.latest_checkpoint(values.output_dir):
-        found = checkpoints.find_model(values.output_dir, "output_dir")
+    if not values.do_train:
+        found = best_model(values)
+    elif not values.init_checkpoint:
+        found = own_files(values) or found
     layers = checkpoints.parse_layers(getattr(values, "init_layers", ""))
     if layers and not values.init_checkpoint:
-        raise UserError("--init_layers=%s: needs --init_checkpoint, whose layers are meant" % values.init_layers)
-    config_file = config_file or _one_config_file(values) or found.config_file
+        raise UserError("--init_layers=%s: needs --init_checkpoint, whose layers are meant"
+                        % values.init_layers)
+    config_file = config_file or found.config_file
     if not config_file:
-        raise UserError("--bert_config_file or --student_config_file: one of them is needed (or an --init_checkpoint "
-                        "with a config.json beside it)")
+        raise UserError("%s needed (or an --init_checkpoint with a config.json beside it)" % config_flags)
     config = encoders.cut_layers(encoders.read_config(config_file), layers, config_file)
     vocab_file = values.vocab_file or found.vocab_file
     if not vocab_file:
@@ -68,7 +75,16 @@ def open_model(values, config_file=None):
     return Model(config, init, found._replace(config_file=config_file, vocab_file=vocab_file))
 
 
-def _one_config_file(values):
+def own_files(values):
+    """The ModelFiles of the run in --output_dir; None where no checkpoint is there yet."""
+    best = os.path.join(values.output_dir, checkpoints.BEST + ".index")
+    if os.path.exists(best) or tf.train.latest_checkpoint(values.output_dir):
+        return checkpoints.find_model(values.output_dir, "output_dir")
+    return None
+
+
+def one_config_file(values):
+    """The file that one of the flags of `training.flags.define_config_flags` names, or None."""
     if values.bert_config_file and values.student_config_file:
         raise UserError("--student_config_file=%s: --bert_config_file is given too; give one of the two"
                         % values.student_config_file)
@@ -83,16 +99,18 @@ def check_vocabulary(config, config_file, vocab_file):
                         % (vocab_file, tokens, config_file, config.vocab_size))
 
 
-def check_length(config, length, flag):
-    """Raises UserError when the model cannot take texts of that many tokens."""
+def check_length(config, length, source):
+    """Raises UserError, naming `source`, when the model cannot take texts of that many tokens."""
     if config.max_length and length > config.max_length:
-        raise UserError("--%s=%d: the model takes %d tokens at most ('max_position_embeddings')"
-                        % (flag, length, config.max_length))
+        raise UserError("%s: the model takes %d tokens a text at most ('max_position_embeddings'), not %d"
+                        % (source, config.max_length, length))
 
 
 def read_schedule(values, num_texts, kind):
     """The Schedule of a run over `num_texts` training texts; kind: the config's model_type."""
-    steps = values.num_train_steps or max(1, round(values.num_train_epochs * num_texts / values.train_batch_size))
+    steps = values.num_train_steps
+    if not steps:
+        steps = max(1, round(values.num_train_epochs * num_texts / values.train_batch_size))
     warmup = values.num_warmup_steps
     if warmup is None:
         warmup = int(steps * values.warmup_proportion)
@@ -101,62 +119,130 @@ def read_schedule(values, num_texts, kind):
                     values.gradient_accumulation_steps)
 
 
-def train(values, model, task, train_files, select_files, make_model_fn=None, contents=None, more_settings=None):
-    """Trains to the end, or goes on, or finds that all is done.
+def on_corpus(values, model, task, make_model_fn=None, teacher_config=None, more_settings=None):
+    """Trains on the records of --input_file and measures on those of --eval_file, as the flags say.
+
+    Args:
+      values: flags of `training.flags.define_training_flags`, `input_file` and `eval_file`.
+      model: Model.
+      task: MaskedLm.
+      make_model_fn: as in `train`.
+      teacher_config: of a teacher that reads the records too.
+      more_settings: as in `open_run`.
+    """
+    if values.do_eval and not values.eval_file:
+        raise UserError("--eval_file: --do_eval needs it")
+    if values.do_train and not values.input_file:
+        raise UserError("--input_file: --do_train needs it")
+    train_files = files.matching_files(values.input_file, "input_file") if values.do_train else []
+    eval_files = files.matching_files(values.eval_file, "eval_file") if values.eval_file else []
+    for config in filter(None, (model.config, teacher_config)):
+        for names in filter(None, (train_files, eval_files)):
+            _check_records(config, names)
+    if values.do_train:
+        # Reading all of a large corpus for a digest would take long.
+        sizes = {os.path.basename(name): os.path.getsize(name) for name in train_files + eval_files}
+        run = open_run(values, model, dict(sizes, **(more_settings or {})))
+        if run:
+            train(values, run, model, task, train_files, eval_files, make_model_fn)
+    if values.do_eval:
+        checkpoint = best_model(values).checkpoint
+        figures = evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size)
+        write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
+
+
+def _check_records(config, names):
+    records.count_records(names[0])  # TensorFlow's reader tells less about a file that holds none
+    check_length(config, records.first_length(names), names[0])
+
+
+def open_run(values, model, more_settings):
+    """Finds out, before anything is written, whether a run can begin, goes on or is finished.
 
     Args:
       values: flags of `training.flags.define_training_flags`.
+      model: Model.
+      more_settings: dict; what decides the result besides flags, model and vocabulary: the data first of all.
+
+    Returns:
+      Run; None for one that is finished, which is said.
+
+    Raises:
+      UserError: devices that are not there, a batch that cannot be divided among them, or a run folder that
+        was begun with other settings.
+    """
+    strategy, devices = runtime.distribution_strategy(values.num_gpus, values.num_cpu_replicas)
+    replicas = strategy.num_replicas_in_sync if strategy else 1
+    parts = values.gradient_accumulation_steps
+    if values.train_batch_size % (replicas * parts):
+        raise UserError(
+            "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts; give a multiple "
+            "of %d" % (values.train_batch_size, replicas, parts, replicas * parts))
+    if values.early_stopping and runtime.cluster():
+        # Only the chief would stop, and the others would wait for it for ever.
+        raise UserError("--early_stopping=%d: not with several machines (TF_CONFIG); choose --num_train_steps"
+                        % values.early_stopping)
+    settings = dict(flags.training_settings(command.own_flags()), model=dataclasses.asdict(model.config),
+                    vocabulary=files.digest(model.files.vocab_file), **more_settings)
+    if os.path.exists(os.path.join(values.output_dir, run_folder.SETTINGS)):
+        run_folder.begin(values.output_dir, settings, {})
+    finished = run_folder.finished(values.output_dir)
+    if finished:
+        print("%s: finished at step %d (%s); nothing to do" % (
+            values.output_dir, finished["steps"], finished["reason"]), flush=True)
+        return None
+    return Run(strategy, devices, settings)
+
+
+def train(values, run, model, task, train_files, select_files, make_model_fn=None, contents=None):
+    """Trains to the end, or goes on where the run was stopped.
+
+    The run folder is begun when the graph is built: a run that is refused leaves none, and the next is not
+    held to its settings.
+
+    Args:
+      values: flags of `training.flags.define_training_flags`.
+      run: Run.
       model: Model.
       task: MaskedLm or Classification.
       train_files: TFRecord files.
       select_files: TFRecord files that choose the best checkpoint; (): the last is the best.
       make_model_fn: function of (schedule, init, progress) -> model_fn; None: plain training on the task.
       contents: dict of name -> text; files of the run folder beside config.json and vocab.txt.
-      more_settings: dict; what decides the result besides the flags.
     """
-    finished = run_folder.finished(values.output_dir)
-    strategy, devices = runtime.distribution_strategy(values.num_gpus, values.num_cpu_replicas)
-    if values.early_stopping and runtime.cluster():
-        # Only the chief would stop, and the others would wait for it for ever.
-        raise UserError("--early_stopping=%d: not with several machines (TF_CONFIG); choose --num_train_steps"
-                        % values.early_stopping)
     num_texts = sum(map(records.count_records, train_files))
     schedule = read_schedule(values, num_texts, model.config.model_type)
-    if runtime.is_chief():
-        _begin(values, model, num_texts, contents or {}, more_settings or {})
-    if finished:
-        print("%s: finished at step %d (%s); nothing to do" % (
-            values.output_dir, finished["steps"], finished["reason"]))
-        return
     print("training on %s, {:,} texts, {:,} updates of {:,}".format(
-        num_texts, schedule.num_train_steps, values.train_batch_size) % ", ".join(devices), flush=True)
-    progress = functools.partial(
-        ProgressHook, num_train_steps=schedule.num_train_steps, batch_size=values.train_batch_size,
-        num_parts=schedule.num_parts, log_steps=values.log_steps, directory=values.output_dir)
+        num_texts, schedule.num_train_steps, values.train_batch_size) % ", ".join(run.devices), flush=True)
+
+    def progress(terms, scalars):
+        if runtime.is_chief():
+            _begin(values.output_dir, run, model, contents or {})
+        return ProgressHook(
+            terms, scalars, schedule.num_train_steps, values.train_batch_size, schedule.num_parts,
+            values.log_steps, values.output_dir)
+
     # A run that goes on has its own checkpoint and does not need the other any more.
     init = None if tf.train.latest_checkpoint(values.output_dir) else model.init
     make_model_fn = make_model_fn or functools.partial(task_model_fn, model.config, task)
     epoch = -(-num_texts // values.train_batch_size)
     config = runtime.run_config(
-        values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=strategy,
-        devices=devices)
+        values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=run.strategy,
+        devices=run.devices)
     result = loop.train(
         make_model_fn(schedule, init, progress),
         lambda start: records.training_input_fn(
-            train_files, task.feature_names, values.train_batch_size, schedule.num_parts, values.random_seed, start),
+            train_files, task.feature_names, values.train_batch_size, schedule.num_parts, values.random_seed,
+            start),
         config, schedule.num_train_steps, _selection(values, model, task, select_files))
     print("%s: finished at step %d: %s" % (values.output_dir, result["steps"], result["reason"]), flush=True)
 
 
-def _begin(values, model, num_texts, contents, more_settings):
-    """Opens the run folder, new or with the same settings."""
-    config = dataclasses.asdict(model.config)
-    vocabulary = files.read_bytes(model.files.vocab_file)
-    settings = dict(flags.training_settings(command.own_flags()), model=config, num_train_texts=num_texts,
-                    vocabulary=hashlib.sha256(vocabulary).hexdigest(), **more_settings)
-    contents = {name: text.encode("utf-8") for name, text in dict(
-        contents, **{"config.json": files.to_json(config)}).items()}
-    run_folder.begin(values.output_dir, settings, dict(contents, **{"vocab.txt": vocabulary}))
+def _begin(folder, run, model, contents):
+    texts = dict(contents, **{"config.json": files.to_json(dataclasses.asdict(model.config))})
+    contents = {name: text.encode("utf-8") for name, text in texts.items()}
+    contents["vocab.txt"] = files.read_bytes(model.files.vocab_file)
+    run_folder.begin(folder, run.settings, contents)
 
 
 def _selection(values, model, task, select_files):
@@ -178,8 +264,22 @@ def evaluate(config, task, checkpoint, record_files, batch_size, **arguments):
 
 def answers(config, task, checkpoint, record_files, batch_size):
     """What the model answers to every record: dict of arrays, see the task's `outputs`."""
-    return run_model(task_model_fn(config, task),
-                     records.evaluation_input_fn(record_files, task.feature_names, batch_size), checkpoint)
+    input_fn = records.evaluation_input_fn(record_files, task.feature_names, batch_size)
+    with restoring(checkpoint):
+        return run_model(task_model_fn(config, task), input_fn, checkpoint)
+
+
+@contextlib.contextmanager
+def restoring(checkpoint):
+    """Tells in one line that a checkpoint does not hold the model's variables."""
+    try:
+        yield
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        if "Restoring from checkpoint failed" not in str(error):
+            raise
+        found = re.search(r"Key \S+ not found in checkpoint|shapes? .*\[[^\n]*", str(error))
+        raise UserError("%s: its variables are not those of the model%s" % (
+            checkpoint, " (%s)" % found.group() if found else ""))
 
 
 def write_figures(output_dir, name, task, figures, title):
@@ -188,9 +288,9 @@ def write_figures(output_dir, name, task, figures, title):
     files.write_json(os.path.join(output_dir, name + ".json"), figures)
 
 
-def best_checkpoint(values):
-    """The checkpoint that is measured, exported or predicts: the run folder's, else --init_checkpoint."""
-    if os.path.exists(os.path.join(values.output_dir, checkpoints.BEST + ".index")) \
-            or tf.train.latest_checkpoint(values.output_dir) or not values.init_checkpoint:
-        return checkpoints.find_model(values.output_dir, "output_dir").checkpoint
-    return checkpoints.find_model(values.init_checkpoint, "init_checkpoint").checkpoint
+def best_model(values):
+    """The ModelFiles of what is applied: the run folder's, else those of --init_checkpoint."""
+    own = own_files(values)
+    if own or not values.init_checkpoint:
+        return own or checkpoints.find_model(values.output_dir, "output_dir")
+    return checkpoints.find_model(values.init_checkpoint, "init_checkpoint")

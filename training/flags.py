@@ -15,22 +15,37 @@ WITHOUT_EFFECT_ON_TRAINING = frozenset([
     "student_config_file", "labels_file"])
 
 
-def define_model_flags():
-    """Flags that choose the model that is trained, and where it starts."""
+# Those of `define_text_flags`.
+TEXT_FLAGS = (
+    "data_dir", "max_seq_length", "truncation", "do_lower_case", "labels_file", "label_separator",
+    "class_weights", "label_smoothing", "errors", "do_predict", "predict_file", "do_export", "export_dir")
+
+
+def define_model_flags(vocabulary_of="--init_checkpoint"):
+    """Flags that choose the model that is trained, and where it starts.
+
+    Args:
+      vocabulary_of: the flag of the model whose vocabulary is the default.
+    """
     flags.DEFINE_string(
-        "vocab_file", None, "WordPiece vocabulary, one token a line. Default: the one beside --init_checkpoint.")
+        "vocab_file", None,
+        "WordPiece vocabulary, one token a line. Default: the one beside %s." % vocabulary_of)
     flags.DEFINE_string(
-        "init_checkpoint", None, "Where the model starts: a run folder of any of the commands, or the prefix of a "
-        "checkpoint, such as Google's bert_model.ckpt. Default: fresh.")
+        "init_checkpoint", None,
+        "Where the model starts: a run folder of any of the commands (its best checkpoint), or the prefix "
+        "of a checkpoint, such as Google's bert_model.ckpt. Default: random values.")
 
 
 def define_config_flags():
     """Flags for the architecture of the one model a command trains."""
-    flags.DEFINE_string("bert_config_file", None, "JSON of a BERT. Default: the one beside --init_checkpoint.")
-    flags.DEFINE_string("student_config_file", None, "JSON of a BiLSTM student, in place of --bert_config_file.")
     flags.DEFINE_string(
-        "init_layers", "", "Layers of --init_checkpoint that a BERT keeps, counted from 0: 0,1,2,3,4,5 cuts 12 to "
-        "their first 6. Default: all.")
+        "bert_config_file", None, "JSON of a BERT. Default: the one beside --init_checkpoint.")
+    flags.DEFINE_string(
+        "student_config_file", None, "JSON of a BiLSTM student, in place of --bert_config_file.")
+    flags.DEFINE_string(
+        "init_layers", "",
+        "Layers of --init_checkpoint that a BERT keeps, counted from 0: 0,1,2,3,4,5 cuts 12 to their first "
+        "6. Default: all.")
 
 
 def define_training_flags(batch_size, num_train_epochs, learning_rates):
@@ -40,59 +55,96 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
       batch_size, num_train_epochs: defaults.
       learning_rates: what the default of --learning_rate is, in words.
     """
-    flags.DEFINE_string("output_dir", None, "Run folder: checkpoints, best/model.ckpt, config.json, vocab.txt, "
-                        "finished.json. A run that was stopped goes on there.", required=True)
-    flags.DEFINE_bool("do_train", False, "Train.")
-    flags.DEFINE_bool("do_eval", False, "Measure the best checkpoint.")
-    flags.DEFINE_integer("train_batch_size", batch_size, "Texts of one update, over all replicas and accumulated "
-                         "parts.", lower_bound=1)
-    flags.DEFINE_integer("eval_batch_size", 32, "Texts of a batch when measuring or predicting.", lower_bound=1)
-    flags.DEFINE_float("learning_rate", None, "Peak learning rate. Default: %s." % learning_rates,
-                       lower_bound=0.0)
-    flags.DEFINE_float("num_train_epochs", num_train_epochs, "Passes over the training texts.", lower_bound=0.0)
+    flags.DEFINE_string(
+        "output_dir", None,
+        "Needed: the run folder, with config.json, vocab.txt, checkpoints, best/model.ckpt and, at the end, "
+        "finished.json. A run that was stopped goes on there.", required=True)
+    flags.DEFINE_bool("do_train", False, "Train, or go on.")
+    flags.DEFINE_bool("do_eval", False, "Measure the best checkpoint; writes eval.json.")
+    flags.DEFINE_integer(
+        "train_batch_size", batch_size, "Texts of one update, over all replicas and accumulated parts.",
+        lower_bound=1)
+    flags.DEFINE_integer(
+        "eval_batch_size", 32, "Texts of a batch when measuring or predicting.", lower_bound=1)
+    flags.DEFINE_float(
+        "learning_rate", None, "Peak learning rate. Default: %s." % learning_rates, lower_bound=0.0)
+    flags.DEFINE_float(
+        "num_train_epochs", num_train_epochs, "Passes over the training texts.", lower_bound=0.0)
     flags.DEFINE_integer("num_train_steps", None, "Updates, in place of --num_train_epochs.", lower_bound=1)
-    flags.DEFINE_float("warmup_proportion", 0.1, "Share of the updates in which the rate rises from 0.",
-                       lower_bound=0.0, upper_bound=1.0)
+    flags.DEFINE_float(
+        "warmup_proportion", 0.1, "Share of the updates in which the rate rises from 0.",
+        lower_bound=0.0, upper_bound=1.0)
     flags.DEFINE_integer("num_warmup_steps", None, "Updates, in place of --warmup_proportion.", lower_bound=0)
-    flags.DEFINE_float("weight_decay_rate", 0.01, "Decoupled weight decay; none for biases and LayerNorm.",
-                       lower_bound=0.0)
+    flags.DEFINE_float(
+        "weight_decay_rate", 0.01, "Decoupled weight decay; none for biases and LayerNorm.", lower_bound=0.0)
     flags.DEFINE_float("clip_norm", 1.0, "Bound of the gradient's global norm; 0: none.", lower_bound=0.0)
-    flags.DEFINE_integer("gradient_accumulation_steps", 1, "Parts an update is computed in, one after the other: "
-                         "the same result in less memory.", lower_bound=1)
-    flags.DEFINE_integer("save_checkpoints_steps", 0, "Updates between checkpoints; each is measured and the best "
-                         "kept. 0: an epoch.", lower_bound=0)
-    flags.DEFINE_integer("early_stopping", 0, "Stop after so many checkpoints without a better one; 0: never.",
-                         lower_bound=0)
-    flags.DEFINE_integer("random_seed", 12345, "Decides initial values, order of texts, dropout.", lower_bound=0,
-                         upper_bound=2 ** 31 - 1)
-    flags.DEFINE_integer("log_steps", 50, "Updates between progress lines and TensorBoard's points.", lower_bound=1)
+    flags.DEFINE_integer(
+        "gradient_accumulation_steps", 1,
+        "Parts an update is computed in, one after the other: the same result in less memory.", lower_bound=1)
+    flags.DEFINE_integer(
+        "save_checkpoints_steps", 0,
+        "Updates between checkpoints; each is measured and the best kept. 0: an epoch.", lower_bound=0)
+    flags.DEFINE_integer(
+        "early_stopping", 0, "Stop after so many checkpoints without a better one; 0: never.", lower_bound=0)
+    flags.DEFINE_integer(
+        "random_seed", 12345, "Decides initial values, order of texts, dropout.",
+        lower_bound=0, upper_bound=2 ** 31 - 1)
+    flags.DEFINE_integer(
+        "log_steps", 50, "Updates between progress lines and TensorBoard's points.", lower_bound=1)
     flags.DEFINE_integer("num_gpus", 0, "GPUs of this machine to train on; 0: the CPU.", lower_bound=0)
-    flags.DEFINE_integer("num_cpu_replicas", 1, "Logical CPU devices to train on, to try replication out.",
-                         lower_bound=1)
+    flags.DEFINE_integer(
+        "num_cpu_replicas", 1, "Logical CPU devices to train on, to try replication out.", lower_bound=1)
 
 
 def define_select_flag(choices):
+    """--select_by; the first choice is the default."""
     flags.DEFINE_enum("select_by", choices[0], choices, "The figure that chooses the best checkpoint.")
 
 
-def define_text_flags():
-    """Flags of commands that read labelled texts."""
-    flags.DEFINE_string("data_dir", None, "Folder with train, dev and, if there is one, test (.tsv, .csv, .jsonl; "
-                        "columns label, text_a and, for pairs, text_b).")
-    flags.DEFINE_integer("max_seq_length", None, "Tokens of a text, with [CLS] and [SEP]. Default: 128.")
-    flags.DEFINE_enum("truncation", None, ["head", "tail", "head_tail"], "What stays of a text that is too long. "
-                      "Default: head.")
-    flags.DEFINE_bool("do_lower_case", None, "Lower-case texts and drop accents. Default: yes.")
-    flags.DEFINE_string("labels_file", None, "The labels, one a line. Default: labels.txt beside the model, else "
-                        "those of the training file.")
-    flags.DEFINE_string("label_separator", None, "What stands between several labels of a text, e.g. ','. "
-                        "Default: each text has one.")
-    flags.DEFINE_enum("class_weights", "none", ["none", "balanced"], "balanced: rare labels count more.")
-    flags.DEFINE_float("label_smoothing", 0.0, "Share of the target spread over all labels.",
-                       lower_bound=0.0, upper_bound=0.99)
-    flags.DEFINE_enum("errors", "stop", ["stop", "skip"], "What happens at a row that cannot be used.")
-    flags.DEFINE_bool("do_predict", False, "Write predictions for --predict_file to <output_dir>/predictions.tsv.")
-    flags.DEFINE_string("predict_file", None, "Texts (.tsv, .csv, .jsonl, .txt). Default: the test file of --data_dir.")
+def define_text_flags(settings_of="--init_checkpoint"):
+    """Flags of commands that read labelled texts.
+
+    Args:
+      settings_of: the flag of the model whose labels and text settings are the default.
+    """
+    flags.DEFINE_string(
+        "data_dir", None,
+        "Folder with the files train, dev and, if there is one, test (.tsv, .csv, .jsonl; columns label, "
+        "text_a and, for pairs, text_b). With a test file, dev chooses the best checkpoint and test is "
+        "reported; without, a tenth of train chooses and dev is reported.")
+    flags.DEFINE_integer(
+        "max_seq_length", None,
+        "Tokens of a text, with [CLS] and [SEP]. Default: as %s was trained, else 128." % settings_of)
+    flags.DEFINE_enum(
+        "truncation", None, ["head", "tail", "head_tail"],
+        "What stays of a text that is too long. Default: as %s was trained, else head." % settings_of)
+    flags.DEFINE_bool(
+        "do_lower_case", None,
+        "Lower-case texts and drop accents. Default: as %s was trained, else yes." % settings_of)
+    flags.DEFINE_string(
+        "labels_file", None,
+        "The labels, one a line. Default: those of %s, else of the training file." % settings_of)
+    flags.DEFINE_string(
+        "label_separator", None,
+        "What stands between the labels of a text that may have several, e.g. ','. Default: each "
+        "text has one.")
+    flags.DEFINE_enum(
+        "class_weights", "none", ["none", "balanced"],
+        "balanced: the rarer a label, the more its texts count.")
+    flags.DEFINE_float(
+        "label_smoothing", 0.0, "Share of the target spread over all labels.",
+        lower_bound=0.0, upper_bound=0.99)
+    flags.DEFINE_enum(
+        "errors", "stop", ["stop", "skip"],
+        "At a row that cannot be used: stop and name it, or skip it and count.")
+    flags.DEFINE_bool(
+        "do_predict", False,
+        "Write <output_dir>/predictions.tsv: label and probabilities for each text of "
+        "--predict_file, in its order.")
+    flags.DEFINE_string(
+        "predict_file", None,
+        "Texts (.tsv, .csv, .jsonl, or .txt: one a line). Default: the texts of --data_dir that "
+        "are reported.")
     flags.DEFINE_bool("do_export", False, "Write a SavedModel of the best checkpoint.")
     flags.DEFINE_string("export_dir", None, "Folder of the exports. Default: <output_dir>/export.")
 

@@ -56,16 +56,34 @@ class ProgressHook(tf.estimator.SessionRunHook):
     def after_run(self, run_context, run_values):
         del run_context
         found = run_values.results
+        self._check(found["terms"])
         self._sums.update({name: float(value) for name, value in found["terms"].items()})
+        self._scalars = found["scalars"]
         self._parts += 1
         updates, part = divmod(self._parts, self._num_parts)
         if part == 0 and (updates >= self._log_steps or time.time() - self._started > MAX_SECONDS
                           or self._step + updates == self._num_train_steps):
-            self._step += updates
-            self._tell(found["scalars"], updates)
-            self._begin_window()
+            self._end_window()
 
-    def _tell(self, scalars, updates):
+    def end(self, session):
+        del session
+        # A run that stops early ends within a window.
+        if self._parts >= self._num_parts:
+            self._end_window()
+
+    def _check(self, terms):
+        wrong = ["%s is %s" % item for item in terms.items() if not math.isfinite(item[1])]
+        if wrong:
+            raise UserError("step %d: %s; a lower --learning_rate or a longer warm-up may help"
+                            % (self._step + self._parts // self._num_parts + 1, ", ".join(wrong)))
+
+    def _end_window(self):
+        updates = self._parts // self._num_parts
+        self._step += updates
+        self._tell(updates)
+        self._begin_window()
+
+    def _tell(self, updates):
         means = collections.OrderedDict((name, self._sums[name] / updates) for name in self._fetches["terms"])
         speed = updates / max(time.time() - self._started, 1e-9)
         print("step {:,}/{:,}  {:,.0f} examples/s  {} left  {}".format(
@@ -73,13 +91,10 @@ class ProgressHook(tf.estimator.SessionRunHook):
             duration((self._num_train_steps - self._step) / speed),
             "  ".join("%s %.4g" % item for item in means.items())), flush=True)
         if self._writer:
-            values = dict(means, examples_per_second=speed * self._batch_size, **scalars)
+            values = dict(means, examples_per_second=speed * self._batch_size, **self._scalars)
             self._writer.add_summary(tf.Summary(value=[
                 tf.Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]), self._step)
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise UserError("step %d: the term %s is %s; a lower --learning_rate or a longer warm-up may help"
-                                % (self._step, name, value))
+            self._writer.flush()
 
 
 def duration(seconds):

@@ -75,6 +75,8 @@ def _numbers(figures):
     return {name: value for name, value in figures.items() if isinstance(value, (int, float))}
 
 
+# Replicas would otherwise run what AutoGraph makes of model_fn, where TF 2.15 hides a UserError in another error.
+@tf.autograph.experimental.do_not_convert
 def train(model_fn, make_input_fn, config, num_train_steps, selection):
     """Trains to the end or until the selection says stop; goes on where an earlier run stopped.
 

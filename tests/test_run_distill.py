@@ -1,0 +1,175 @@
+import json
+import os
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from tests import tiny
+from tests.commands import contents
+from tests.commands import read
+from tests.graphs import weights_in
+
+
+def best(folder):
+    return weights_in(os.path.join(folder, "best", "model.ckpt"))
+
+
+def terms(result):
+    """Names of the terms in the last progress line."""
+    line = [line for line in result.out.splitlines() if line.startswith("step ")][-1]
+    return [part.split()[0] for part in line.split("  ")[3:]]
+
+
+@pytest.fixture
+def distil(world, forks, corpus_records, teacher, tmp_path):
+    """Distils on the corpus for one update, or as the flags say; returns (folder, Result)."""
+    def run(*flags):
+        folder = str(tmp_path / "run")
+        return folder, forks.run(
+            "run_distill.py", "--task=masked_lm", "--input_file=" + corpus_records, "--output_dir=" + folder,
+            "--teacher_checkpoint=" + teacher.folder, "--student_config_file=" + world.student, "--do_train",
+            "--num_train_steps=1", *flags)
+
+    return run
+
+
+@pytest.fixture
+def distil_on_task(world, forks, teacher_classifier, tmp_path):
+    """The same, on the task."""
+    def run(*flags):
+        folder = str(tmp_path / "run")
+        return folder, forks.run(
+            "run_distill.py", "--task=classification", "--data_dir=" + world.task, "--output_dir=" + folder,
+            "--teacher_checkpoint=" + teacher_classifier.folder, "--student_config_file=" + world.student,
+            "--do_train", "--num_train_steps=1", *flags)
+
+    return run
+
+
+def test_each_term_is_told_by_its_name(student, student_classifier):
+    assert terms(student.result) == ["loss", "embedding", "hidden_1", "hidden_2", "prediction"]
+    assert terms(student_classifier.result) == [
+        "loss", "embedding", "hidden_1", "hidden_2", "prediction", "label"]
+
+
+def test_neither_the_teacher_nor_its_head_is_in_the_students_checkpoints(student, student_classifier):
+    for folder in (student.folder, student_classifier.folder):
+        names = [name for name, _ in tf.train.list_variables(tf.train.latest_checkpoint(folder))]
+        assert names and not [name for name in names if name.startswith(("teacher/", "bert/"))]
+
+
+def test_the_students_run_folder_has_the_teachers_vocabulary_labels_and_text_settings(
+        student_classifier, teacher_classifier):
+    for name in ("vocab.txt", "labels.txt", "text.json"):
+        assert read(student_classifier.folder, name) == read(teacher_classifier.folder, name)
+    assert json.loads(read(student_classifier.folder, "config.json"))["model_type"] == "bilstm"
+
+
+def test_unlabelled_texts_are_mixed_with_the_labelled_ones(student_classifier):
+    assert "training on /cpu:0, 150 texts" in student_classifier.result.out
+    assert "unlabeled.txt: 60 texts" in student_classifier.result.out
+
+
+def test_every_one_of_several_unlabelled_files_is_read(distil_on_task, world, tmp_path):
+    other = tiny.write_lines(tmp_path / "other.txt", [text for _, text in tiny.texts(7, seed=11)])
+    _, result = distil_on_task("--unlabeled_file=%s,%s" % (world.unlabeled, other))
+    assert result.code == 0, result.err
+    assert "157 texts, 1 updates" in result.out
+
+
+def test_the_student_goes_on_from_its_distillation_on_the_corpus(student, student_classifier):
+    assert "%s: 9 of 9 variables restored" % os.path.join(student.folder, "best", "model.ckpt") \
+        in student_classifier.result.out
+
+
+def test_the_student_learns_the_task(student_classifier):
+    figures = json.loads(read(student_classifier.folder, "best", "figures.json"))
+    assert figures["accuracy"] > 0.6
+
+
+def test_a_finished_distillation_given_again_says_so_and_changes_nothing(
+        student_classifier, forks):
+    before = contents(student_classifier.folder)
+    result = forks.run(*student_classifier.command)
+    assert (result.code, result.err) == (0, "")
+    assert "finished at step 60 (all steps made); nothing to do" in result.out
+    assert "exported already; nothing to do" in result.out
+    after = contents(student_classifier.folder)
+    assert {name: content for name, (content, _) in before.items()} == {
+        name: content for name, (content, _) in after.items()}
+
+
+def test_a_weight_of_0_switches_its_term_off(distil):
+    folder, result = distil("--embedding_weight=0", "--hidden_weights=0,1", "--layer_map=1:1,2:3")
+    assert result.code == 0, result.err
+    assert terms(result) == ["loss", "hidden_2", "prediction"]
+    names = [name for name, _ in tf.train.list_variables(tf.train.latest_checkpoint(folder))]
+    assert "distill/hidden_2/kernel" in names and "distill/hidden_1/kernel" not in names
+
+
+def test_the_teachers_json_is_not_taken_for_the_students(
+        world, forks, student, teacher, corpus_records, tmp_path):
+    result = forks.run(
+        "run_distill.py", "--task=masked_lm", "--input_file=" + corpus_records,
+        "--bert_config_file=" + world.teacher, "--teacher_checkpoint=" + teacher.folder,
+        "--init_checkpoint=" + student.folder, "--do_train", "--num_train_steps=1", "--learning_rate=0", "--output_dir=%s" % (tmp_path / "run"))
+    assert result.code == 0, result.err
+    name = "student/embeddings/word_embeddings"
+    assert (best(str(tmp_path / "run"))[name] == best(student.folder)[name]).all()
+
+
+REFUSED_ON_CORPUS = {
+    "a layer beyond the teacher": (["--layer_map=1:1,2:7"],
+                                   "has 3 layers, counted from 1: layer 7 does not exist"),
+    "a broken layer map": (["--layer_map=1:1,2"], "--layer_map=1:1,2: pairs student:teacher are needed"),
+    "weights for other layers": (["--hidden_weights=1,2,3"],
+                                 "--hidden_weights=1,2,3: one weight, or one for each"),
+    "all weights 0": (["--embedding_weight=0", "--hidden_weights=0", "--prediction_weight=0"], "all are 0"),
+    "labelled texts": (["--data_dir=/data"], "--data_dir=/data: not for --task=masked_lm"),
+    "an export": (["--do_export"], "--do_export=True: not for --task=masked_lm"),
+    "a figure of the other task": (["--select_by=accuracy"],
+                                   "--select_by=accuracy: must be one of masked_lm_loss"),
+    "an unknown task": (["--task=tagging"], "flag --task=tagging: value should be one of"),
+    "a missing teacher": (["--teacher_checkpoint=/absent"], "--teacher_checkpoint=/absent: no such folder"),
+    "another vocabulary": (["--student_config_file={small}"], "154 tokens, and {small} has 'vocab_size' 99"),
+    "missing GPUs": (["--num_gpus=64"], "--num_gpus=64: ")}
+
+REFUSED_ON_TASK = {
+    "records": (["--input_file=/x"], "--input_file=/x: not for --task=classification"),
+    "a missing file": (["--unlabeled_file=/absent.txt"], "--unlabeled_file=/absent.txt: no such file"),
+    "a teacher that is no classifier": (["--teacher_checkpoint={pretrained}", "--max_seq_length=32"],
+                                        "no labels.txt is beside it; --prediction_weight=0 does without"),
+    "labels in another order": (["--labels_file={labels}"],
+                                "--labels_file={labels}: not the classes of the teacher"),
+    "several labels": (["--label_separator=,"], "--label_separator=,: the teacher"),
+    "texts too long": (["--max_seq_length=64"], "--max_seq_length: the model takes 32 tokens"),
+    "a layer beyond the teacher": (["--layer_map=1:1,2:7"], "layer 7 does not exist"),
+    "replicas": (["--train_batch_size=15", "--num_cpu_replicas=2"],
+                 "--train_batch_size=15: cannot be divided")}
+
+
+def check_refused(run, flags, message, **places):
+    folder, result = run(*[flag.format(**places) for flag in flags])
+    assert result.code == 1
+    assert result.err.startswith("run_distill.py: error: ") and len(result.err.splitlines()) == 1
+    assert message.format(**places) in result.err
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED_ON_CORPUS))
+def test_what_is_refused_on_a_corpus_is_told_in_one_line_and_leaves_no_folder(case, distil, tmp_path):
+    small = tiny.write_model(tmp_path / "small.json", tiny.STUDENT, 99)
+    check_refused(distil, *REFUSED_ON_CORPUS[case], small=small)
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED_ON_TASK))
+def test_what_is_refused_on_a_task_is_told_in_one_line_and_leaves_no_folder(
+        case, distil_on_task, teacher, tmp_path):
+    labels = tiny.write_lines(tmp_path / "labels.txt", tiny.TOPICS)
+    check_refused(distil_on_task, *REFUSED_ON_TASK[case], labels=labels, pretrained=teacher.folder)
+
+
+def test_needed_flags_are_asked_for(forks, tmp_path):
+    result = forks.run("run_distill.py", "--output_dir=%s" % (tmp_path / "run"), "--do_train")
+    assert result.code == 1 and "--task" in result.err and "--teacher_checkpoint" in result.err
+    assert len(result.err.splitlines()) == 1

@@ -1,0 +1,212 @@
+import glob
+import json
+import os
+import shutil
+import time
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from tests import commands
+from tests import tiny
+from tests.commands import contents
+from tests.commands import read
+from tests.graphs import largest_difference
+from tests.graphs import weights_in
+
+HELP = {
+    "run_pretraining.py": "--input_file", "run_distill.py": "--layer_map", "run_classifier.py": "--data_dir",
+    "bert.create_pretraining_data": "--dupe_factor", "bert.vocabulary": "build",
+    "serving.predictor": "--export_dir", "experiments.demo": "--folder"}
+NOISE = ("Warning", "WARNING", "deprecated", "INFO", "tensorflow/", "\r", "\x1b")
+
+
+def last_weights(folder):
+    return weights_in(tf.train.latest_checkpoint(folder))
+
+
+@pytest.fixture
+def pretrain(world, corpus_records, forks, tmp_path):
+    """Trains a BiLSTM in `name` for two updates, or as the flags say; returns (folder, Result)."""
+    def run(name, *flags):
+        folder = str(tmp_path / name)
+        result = forks.run("run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + folder,
+                           "--vocab_file=" + world.vocabulary, "--student_config_file=" + world.student,
+                           "--do_train", "--num_train_steps=2", "--train_batch_size=16", *flags)
+        return folder, result
+
+    return run
+
+
+@pytest.mark.parametrize("command", sorted(HELP))
+def test_help_lists_the_flags_and_ends_with_code_0(command, forks):
+    result = forks.run(command, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert HELP[command] in result.out and len(result.out.splitlines()) > 5
+
+
+def test_a_run_folder_holds_what_a_later_command_needs(teacher, world):
+    assert json.loads(read(teacher.folder, "config.json"))["num_hidden_layers"] == 3
+    assert read(teacher.folder, "vocab.txt") == read(world.vocabulary)
+    assert json.loads(read(teacher.folder, "run.json"))["num_train_steps"] == 20
+    finished = json.loads(read(teacher.folder, "finished.json"))
+    assert (finished["steps"], finished["reason"]) == (20, "all steps made")
+    names = {name for name, _ in tf.train.list_variables(os.path.join(teacher.folder, "best", "model.ckpt"))}
+    assert "bert/encoder/layer_2/output/dense/kernel" in names and "cls/predictions/output_bias" in names
+    assert not any("adam" in name for name in names)
+
+
+def test_a_run_says_nothing_but_its_own_plain_lines(teacher):
+    assert teacher.result.err == ""
+    assert not [word for word in NOISE if word in teacher.result.out]
+    first, *lines = teacher.result.out.splitlines()
+    assert first == "training on /cpu:0, 240 texts, 20 updates of 16"
+    assert [line.split()[1] for line in lines if line.startswith("step ")] == ["10/20", "20/20"]
+    assert lines[-1] == teacher.folder + ": finished at step 20: all steps made"
+
+
+def test_a_finished_run_given_again_says_so_and_changes_nothing(teacher, forks):
+    before = contents(teacher.folder)
+    result = forks.run(*teacher.command)
+    assert result == (0, teacher.folder + ": finished at step 20 (all steps made); nothing to do\n", "")
+    assert contents(teacher.folder) == before
+
+
+def test_a_run_folder_refuses_other_settings_and_names_the_flag(teacher, forks):
+    before = contents(teacher.folder)
+    result = forks.run(*(teacher.command + ("--learning_rate=2e-3",)))
+    assert result.code == 1 and len(result.err.splitlines()) == 1
+    assert "learning_rate=0.001, now it is 0.002" in result.err
+    assert contents(teacher.folder) == before
+
+
+def test_a_run_folder_refuses_other_records_under_the_same_name(teacher, corpus_records, forks, tmp_path):
+    records = str(tmp_path / "corpus.tfrecord")
+    with open(corpus_records, "rb") as source, open(records, "wb") as target:
+        target.write(source.read() * 2)
+    folder = shutil.copytree(teacher.folder, str(tmp_path / "run"))
+    settings = json.loads(read(folder, "run.json"))
+    tiny.write_lines(os.path.join(folder, "run.json"), [json.dumps(dict(settings, input_file=records))])
+    result = forks.run(*(teacher.command + ("--input_file=" + records, "--output_dir=" + folder)))
+    assert result.code == 1 and "begun with corpus.tfrecord=" in result.err
+
+
+def test_a_run_killed_in_the_middle_ends_with_the_weights_of_an_unbroken_one(pretrain, world, corpus_records):
+    flags = ("--eval_file=" + corpus_records, "--num_train_steps=24", "--save_checkpoints_steps=6",
+             "--learning_rate=1e-2")
+    unbroken, result = pretrain("unbroken", *flags)
+    assert result.code == 0, result.err
+    killed = os.path.join(os.path.dirname(unbroken), "killed")
+    process = commands.start(
+        "run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + killed,
+        "--vocab_file=" + world.vocabulary, "--student_config_file=" + world.student, "--do_train",
+        "--train_batch_size=16", *flags)
+    deadline = time.time() + 60
+    while not os.path.exists(os.path.join(killed, "model.ckpt-6.index")):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not os.path.exists(os.path.join(killed, "finished.json"))
+    result = pretrain("killed", *flags)[1]
+    assert result.code == 0 and "going on from step " in result.out
+    assert largest_difference(last_weights(killed), last_weights(unbroken)) == 0.0
+    assert json.loads(read(killed, "evaluations.json")) == json.loads(read(unbroken, "evaluations.json"))
+
+
+@pytest.fixture(scope="module")
+def without_dropout(world, corpus_records, forks):
+    """Function of flags -> the weights of a BiLSTM trained without dropout."""
+    vocab_size = len(read(world.vocabulary).splitlines())
+    model = tiny.write_model(os.path.join(world.folder, "no_dropout.json"), tiny.STUDENT, vocab_size,
+                             embedding_dropout_prob=0.0, hidden_dropout_prob=0.0)
+
+    def train(*flags):
+        folder = os.path.join(world.folder, "no_dropout" + "".join(flags).replace("=", ""))
+        result = forks.run("run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + folder,
+                           "--vocab_file=" + world.vocabulary, "--student_config_file=" + model, "--do_train",
+                           "--num_train_steps=10", "--train_batch_size=16", *flags)
+        assert result.code == 0, result.err
+        return last_weights(folder)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def in_one_piece(without_dropout):
+    return without_dropout()
+
+
+@pytest.mark.parametrize("flag", ["--num_cpu_replicas=2", "--gradient_accumulation_steps=2"])
+def test_an_update_cut_in_two_gives_the_weights_of_one_in_one_piece(flag, without_dropout, in_one_piece):
+    assert largest_difference(without_dropout(flag), in_one_piece) < 1e-5
+
+
+def test_chosen_layers_of_a_checkpoint_become_the_first_ones(teacher, corpus_records, world, forks, tmp_path):
+    folder = str(tmp_path / "cut")
+    # At rate 0 the weights stay those that were restored.
+    result = forks.run("run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + folder,
+                       "--init_checkpoint=" + teacher.folder, "--init_layers=0,2", "--do_train",
+                       "--learning_rate=0", "--num_train_steps=1")
+    assert result.code == 0, result.err
+    assert json.loads(read(folder, "config.json"))["num_hidden_layers"] == 2
+    source, cut = (weights_in(os.path.join(name, "best", "model.ckpt")) for name in (teacher.folder, folder))
+    name = "bert/encoder/layer_%d/intermediate/dense/kernel"
+    assert (cut[name % 1] == source[name % 2]).all() and name % 2 not in cut
+    assert "layers 0,2" in result.out
+
+
+REFUSED = {
+    "no model": ([], "--bert_config_file or --student_config_file: one of them is needed"),
+    "two models": (["--bert_config_file={teacher}", "--student_config_file={student}"],
+                   "--student_config_file={student}: --bert_config_file is given too"),
+    "an unknown flag": (["--lerning_rate=1"], "Unknown command line flag 'lerning_rate'. Did you mean"),
+    "a misspelt value": (["--select_by=los"], "flag --select_by=los: value should be one of"),
+    "a stray word": (["stray"], "stray: not a flag"),
+    "a missing file": (["{model}", "--input_file=/absent*"], "--input_file=/absent*: no such file"),
+    "a missing vocabulary": (["{model}", "--vocab_file=/absent.txt"], "/absent.txt: No such file"),
+    "another vocabulary": (["{model}", "--vocab_file={longer}"],
+                           "155 tokens, and {student} has 'vocab_size' 154"),
+    "a missing checkpoint": (["{model}", "--init_checkpoint=/absent"], "--init_checkpoint=/absent: no such"),
+    "layers of nothing": (["{model}", "--init_layers=0"], "--init_layers=0: needs --init_checkpoint"),
+    "missing GPUs": (["{model}", "--num_gpus=64"], "--num_gpus=64: "),
+    "replicas": (["{model}", "--train_batch_size=15", "--num_cpu_replicas=2"],
+                 "--train_batch_size=15: cannot be divided among 2 replicas"),
+    "parts": (["{model}", "--train_batch_size=15", "--gradient_accumulation_steps=2"],
+              "--train_batch_size=15: cannot be divided among 1 replicas and 2 accumulated parts"),
+    "no records": (["{model}", "--input_file={corpus}"], "{corpus}: record 0 is cut off"),
+    "nothing to measure on": (["{model}", "--do_eval"], "--eval_file: --do_eval needs it"),
+    "texts too long": (["--bert_config_file={short}"], "corpus.tfrecord: the model takes 16 tokens"),
+    "nothing to do": (["{model}", "--nodo_train"], "--do_train or --do_eval: at least one is needed")}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_what_is_refused_is_told_in_one_line_and_leaves_no_folder(
+        case, world, corpus_records, forks, tmp_path):
+    short = tiny.write_model(tmp_path / "short.json", tiny.TEACHER,
+                             len(read(world.vocabulary).splitlines()), max_position_embeddings=16)
+    longer = tiny.write_lines(tmp_path / "longer.txt", read(world.vocabulary).splitlines() + ["more"])
+    places = dict(world._asdict(), short=short, longer=longer, model="--student_config_file=" + world.student)
+    flags, message = REFUSED[case]
+    result = forks.run(
+        "run_pretraining.py", "--input_file=" + corpus_records, "--vocab_file=" + world.vocabulary,
+        "--output_dir=%s" % (tmp_path / "run"), "--do_train", *[flag.format(**places) for flag in flags])
+    assert result.code == 1
+    assert result.err.startswith("run_pretraining.py: error: ") and len(result.err.splitlines()) == 1
+    assert message.format(**places) in result.err
+    assert not os.path.exists(str(tmp_path / "run"))
+
+
+def test_a_checkpoint_that_does_not_fit_holds_no_folder_to_its_settings(teacher, pretrain):
+    folder, result = pretrain("run", "--init_checkpoint=" + teacher.folder)
+    assert result.code == 1 and len(result.err.splitlines()) == 1 and "in the checkpoint" in result.err
+    assert not glob.glob(os.path.join(folder, "*"))
+    assert pretrain("run")[1].code == 0
+
+
+def test_measuring_a_checkpoint_without_the_head_is_told_in_one_line(
+        several_classifier, corpus_records, forks):
+    result = forks.run("run_pretraining.py", "--do_eval", "--eval_file=" + corpus_records,
+                       "--output_dir=" + several_classifier.folder)
+    assert result.code == 1 and len(result.err.splitlines()) == 1
+    assert "Key cls/predictions/" in result.err
