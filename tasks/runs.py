@@ -176,8 +176,8 @@ def open_run(values, model, more_settings):
     parts = values.gradient_accumulation_steps
     if values.train_batch_size % (replicas * parts):
         raise UserError(
-            "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts; give a multiple "
-            "of %d" % (values.train_batch_size, replicas, parts, replicas * parts))
+            "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts; give a "
+            "multiple of %d" % (values.train_batch_size, replicas, parts, replicas * parts))
     if values.early_stopping and runtime.cluster():
         # Only the chief would stop, and the others would wait for it for ever.
         raise UserError("--early_stopping=%d: not with several machines (TF_CONFIG); choose --num_train_steps"
@@ -220,7 +220,7 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
             _begin(values.output_dir, run, model, contents or {})
         return ProgressHook(
             terms, scalars, schedule.num_train_steps, values.train_batch_size, schedule.num_parts,
-            values.log_steps, values.output_dir)
+            values.log_steps, values.output_dir if runtime.is_chief() else None)
 
     # A run that goes on has its own checkpoint and does not need the other any more.
     init = None if tf.train.latest_checkpoint(values.output_dir) else model.init
@@ -235,7 +235,8 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
             train_files, task.feature_names, values.train_batch_size, schedule.num_parts, values.random_seed,
             start),
         config, schedule.num_train_steps, _selection(values, model, task, select_files))
-    print("%s: finished at step %d: %s" % (values.output_dir, result["steps"], result["reason"]), flush=True)
+    print("%s: finished at step %d%s" % (
+        values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
 
 
 def _begin(folder, run, model, contents):

@@ -57,8 +57,8 @@ def corpus_records(world, forks):
     """TFRecords of the corpus."""
     path = os.path.join(world.folder, "corpus.tfrecord")
     result = forks.run("bert.create_pretraining_data", "--input_file=" + world.corpus,
-                       "--output_file=" + path, "--vocab_file=" + world.vocabulary, "--max_seq_length=%d" % tiny.MAX_LENGTH,
-                       "--dupe_factor=2", "--num_workers=1")
+                       "--output_file=" + path, "--vocab_file=" + world.vocabulary,
+                       "--max_seq_length=%d" % tiny.MAX_LENGTH, "--dupe_factor=2", "--num_workers=1")
     assert result.code == 0, result.err
     return path
 

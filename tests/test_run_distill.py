@@ -112,7 +112,8 @@ def test_the_teachers_json_is_not_taken_for_the_students(
     result = forks.run(
         "run_distill.py", "--task=masked_lm", "--input_file=" + corpus_records,
         "--bert_config_file=" + world.teacher, "--teacher_checkpoint=" + teacher.folder,
-        "--init_checkpoint=" + student.folder, "--do_train", "--num_train_steps=1", "--learning_rate=0", "--output_dir=%s" % (tmp_path / "run"))
+        "--init_checkpoint=" + student.folder, "--do_train", "--num_train_steps=1", "--learning_rate=0",
+        "--output_dir=%s" % (tmp_path / "run"))
     assert result.code == 0, result.err
     name = "student/embeddings/word_embeddings"
     assert (best(str(tmp_path / "run"))[name] == best(student.folder)[name]).all()

@@ -1,7 +1,9 @@
+import collections
 import glob
 import json
 import os
 import shutil
+import socket
 import time
 
 import pytest
@@ -114,20 +116,30 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_an_unbroken_one(pre
     assert json.loads(read(killed, "evaluations.json")) == json.loads(read(unbroken, "evaluations.json"))
 
 
+# weights: as from `weights_in`; errors: what each process wrote to stderr.
+Trained = collections.namedtuple("Trained", "weights errors")
+
+
 @pytest.fixture(scope="module")
-def without_dropout(world, corpus_records, forks):
-    """Function of flags -> the weights of a BiLSTM trained without dropout."""
+def without_dropout(world, corpus_records):
+    """Function of flags, and a worker's environment each, that trains a BiLSTM without dropout: Trained."""
     vocab_size = len(read(world.vocabulary).splitlines())
     model = tiny.write_model(os.path.join(world.folder, "no_dropout.json"), tiny.STUDENT, vocab_size,
                              embedding_dropout_prob=0.0, hidden_dropout_prob=0.0)
 
-    def train(*flags):
-        folder = os.path.join(world.folder, "no_dropout" + "".join(flags).replace("=", ""))
-        result = forks.run("run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + folder,
-                           "--vocab_file=" + world.vocabulary, "--student_config_file=" + model, "--do_train",
-                           "--num_train_steps=10", "--train_batch_size=16", *flags)
-        assert result.code == 0, result.err
-        return last_weights(folder)
+    def train(*flags, workers=({},)):
+        folder = os.path.join(world.folder, "no_dropout%d" % len(os.listdir(world.folder)))
+        processes = [commands.start(
+            "run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + folder,
+            "--vocab_file=" + world.vocabulary, "--student_config_file=" + model, "--do_train",
+            "--num_train_steps=10", "--train_batch_size=16", *flags, **worker) for worker in workers]
+        try:
+            errors = [process.communicate(timeout=60)[1].decode("utf-8") for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [0] * len(processes), errors
+        return Trained(last_weights(folder), errors)
 
     return train
 
@@ -139,7 +151,28 @@ def in_one_piece(without_dropout):
 
 @pytest.mark.parametrize("flag", ["--num_cpu_replicas=2", "--gradient_accumulation_steps=2"])
 def test_an_update_cut_in_two_gives_the_weights_of_one_in_one_piece(flag, without_dropout, in_one_piece):
-    assert largest_difference(without_dropout(flag), in_one_piece) < 1e-5
+    cut = without_dropout(flag)
+    assert largest_difference(cut.weights, in_one_piece.weights) < 1e-5
+    assert cut.errors == [""]
+
+
+def free_ports(number):
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_two_machines_give_the_weights_of_one(without_dropout, in_one_piece):
+    addresses = ["127.0.0.1:%d" % port for port in free_ports(2)]
+    workers = [{"TF_CONFIG": json.dumps(
+        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})}
+               for index in range(2)]
+    both = without_dropout(workers=workers)
+    assert largest_difference(both.weights, in_one_piece.weights) < 1e-5
 
 
 def test_chosen_layers_of_a_checkpoint_become_the_first_ones(teacher, corpus_records, world, forks, tmp_path):

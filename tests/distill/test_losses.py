@@ -111,7 +111,8 @@ def test_no_gradient_reaches_the_teacher():
     def build():
         student, teacher, vectors = tf.constant(logits(1)), tf.constant(logits(2)), tf.constant(states(2))
         return [tf.gradients(rows, [teacher, vectors])
-                for rows in (losses.soft_cross_entropy(student, teacher), losses.masked_mse(states(1), vectors, MASK)[0],
+                for rows in (losses.soft_cross_entropy(student, teacher),
+                             losses.masked_mse(states(1), vectors, MASK)[0],
                              losses.soft_binary_cross_entropy(student, teacher))]
 
     with tf.Graph().as_default():

@@ -16,15 +16,15 @@ from training import runtime
 from training.command import UserError
 from training.evaluation import run_model
 
-STUDENTS = {"bilstm": batches.bilstm(layers=2), "bert": batches.bert(layers=2, width=6)}
+STUDENTS = {"bilstm": batches.bilstm(layers=2), "bert": batches.bert(layers=2, width=6),
+            "small": batches.bilstm(layers=1)}
 # Dropout, which a teacher must not have: with it no figure below would fit.
-TEACHERS = {"bilstm": batches.bilstm(layers=4, dropout=0.5, width=10, embedding=7),
-            "bert": batches.bert(layers=4, dropout=0.5)}
+TEACHERS = {"bilstm": batches.bilstm(layers=3, dropout=0.5, width=10, embedding=7),
+            "bert": batches.bert(layers=3, dropout=0.5), "small": batches.bert(layers=1, dropout=0.5)}
 MAP = [(1, 1), (2, 3)]
 WEIGHTS = Weights(0.5, {1: 2.0, 2: 0.25}, 1.5, 0.75)
 ALL_TERMS = ["embedding", "hidden_1", "hidden_2", "prediction", "label"]
 DRAW = graphs.named_weights(0.4)
-CLIPPED = Schedule(learning_rate=2e-3, num_train_steps=25, num_warmup_steps=2, clip_norm=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,7 @@ def expected_label(task, ours, batch):
 
 
 @pytest.mark.parametrize("student, teacher, task", [
-    ("bilstm", "bert", "masked_lm"), ("bilstm", "bert", "classification"), ("bilstm", "bert", "several_labels"),
-    ("bert", "bilstm", "masked_lm"), ("bert", "bert", "classification"), ("bilstm", "bilstm", "classification")])
+    ("bilstm", "bert", "masked_lm"), ("bilstm", "bert", "several_labels"), ("bert", "bilstm", "classification")])
 def test_each_term_is_its_formula_on_the_outputs_of_the_two_models(student, teacher, task, saved_teacher):
     given, teacher_weights = saved_teacher(teacher, task)
     serialized = batches.texts(several_labels=task == "several_labels")
@@ -178,15 +177,15 @@ def test_a_single_term_is_logged_by_its_own_name_without_its_weight(saved_teache
     assert found["loss"] == pytest.approx(3.0 * found["prediction"], rel=1e-6)
 
 
-@pytest.mark.parametrize("student", sorted(STUDENTS))
-@pytest.mark.parametrize("task", ["masked_lm", "classification"])
+@pytest.mark.parametrize("student, task", [
+    ("bilstm", "masked_lm"), ("bilstm", "classification"), ("bert", "classification")])
 def test_every_tensor_of_the_student_has_a_gradient_and_none_of_the_teachers(student, task, saved_teacher):
     teacher, _ = saved_teacher("bert", task)
 
     def gradients():
         loss = build(STUDENTS[student], teacher, task)["loss"]
         frozen = [variable for variable in tf.local_variables() if variable.op.name.startswith("teacher/")]
-        assert len(frozen) > 60 and tf.gradients(loss, frozen) == [None] * len(frozen)
+        assert len(frozen) > 50 and tf.gradients(loss, frozen) == [None] * len(frozen)
         assert not [v for v in tf.global_variables() if v.op.name.startswith("teacher/")]
         variables = tf.trainable_variables()
         found = tf.gradients(loss, variables)
@@ -253,11 +252,11 @@ def test_the_student_is_measured_without_its_projections_and_its_teacher(trained
 
 
 def test_a_student_starts_where_it_is_told_and_its_projections_start_fresh(saved_teacher, tmp_path):
-    teacher, _ = saved_teacher("bert", "classification")
-    task, student = batches.TASKS["classification"], STUDENTS["bilstm"]
+    teacher, _ = saved_teacher("small", "classification")
+    task, student = batches.TASKS["classification"], STUDENTS["small"]
     checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", student, batches.TASKS["masked_lm"])
     records_file = batches.write(tmp_path / "texts.tfrecord", batches.texts())
-    model_fn = distillation_model_fn(student, teacher, task, MAP, WEIGHTS, schedule=Schedule(0.0, 10),
+    model_fn = distillation_model_fn(student, teacher, task, [(1, 1)], WEIGHTS, schedule=Schedule(0.0, 10),
                                      init=Init(checkpoint, (), same_labels=False))
     found = batches.train(tmp_path / "run", model_fn, records_file, 1, replicas=2)
     for name, value in weights.items():
@@ -266,8 +265,8 @@ def test_a_student_starts_where_it_is_told_and_its_projections_start_fresh(saved
     assert np.abs(found["distill/embedding/kernel"]).max() > 0.1 and not np.any(found["output_bias"])
 
 
-@pytest.mark.parametrize("replicas, num_parts", [(2, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("task", ["masked_lm", "classification"])
+@pytest.mark.parametrize("task, replicas, num_parts", [
+    ("masked_lm", 2, 2), ("classification", 2, 1), ("classification", 1, 2)])
 def test_an_update_cut_into_replicas_and_parts_equals_one_piece(
         task, replicas, num_parts, in_one_piece, saved_teacher, tmp_path):
     records_file, expected = in_one_piece(task)
@@ -280,7 +279,7 @@ def test_an_update_cut_into_replicas_and_parts_equals_one_piece(
 
 def cut_model_fn(task, saved_teacher, num_parts):
     schedule = Schedule(2e-3, 25, 2, clip_norm=0.1, num_parts=num_parts)
-    return distillation_model_fn(STUDENTS["bilstm"], saved_teacher("bert", task)[0], batches.TASKS[task], MAP,
+    return distillation_model_fn(STUDENTS["small"], saved_teacher("small", task)[0], batches.TASKS[task], [(1, 1)],
                                  WEIGHTS, 2.0, schedule)
 
 

@@ -48,7 +48,8 @@ def error(teacher, **arguments):
 def test_a_checkpoint_without_the_tasks_head_is_refused_where_logits_are_needed(tmp_path):
     checkpoint, _ = batches.save_model(tmp_path / "m.ckpt", batches.bert(), None)
     teacher = Teacher(batches.bert(), checkpoint, ())
-    assert error(teacher) == "%s: output_bias is not in the checkpoint, nor are 1 other variables of the model" % checkpoint
+    assert error(teacher) == (
+        "%s: output_bias is not in the checkpoint, nor are 1 other variables of the model" % checkpoint)
     assert len(run(teacher, with_logits=False)) == 2
 
 
@@ -79,7 +80,8 @@ def test_a_student_of_the_same_kind_stands_beside_its_teacher(tmp_path):
         batch = batches.features(batches.texts())
         student = teachers.build_encoder(batches.bert(), True, batch)
         found = teachers.build_teacher(Teacher(batches.bert(), checkpoint, ()), TASK, batch, True)
-        return student.get_sequence_output(), found.hidden[-1], [variable.op.name for variable in tf.trainable_variables()]
+        trained = [variable.op.name for variable in tf.trainable_variables()]
+        return student.get_sequence_output(), found.hidden[-1], trained
 
     with tf.Graph().as_default():
         names = build()[2]

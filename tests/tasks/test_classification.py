@@ -110,7 +110,8 @@ def test_a_class_without_a_text_cannot_be_balanced(several):
 
 
 def test_probabilities_are_those_of_one_class_or_of_each_class_by_itself():
-    np.testing.assert_allclose(graphs.run(lambda: task().probabilities(tf.constant(LOGITS))), softmax(LOGITS), atol=1e-6)
+    found = graphs.run(lambda: task().probabilities(tf.constant(LOGITS)))
+    np.testing.assert_allclose(found, softmax(LOGITS), atol=1e-6)
     np.testing.assert_allclose(
         graphs.run(lambda: task(True).probabilities(tf.constant(LOGITS))), sigmoid(LOGITS), atol=1e-6)
 
@@ -123,7 +124,8 @@ def outputs(several, labels, logits=LOGITS):
 def test_the_loss_figure_is_plain_cross_entropy():
     labels = ONE_LABEL[LABELLED]
     figures = task(False, WEIGHTS, 0.1).figures(outputs(False, labels, LOGITS[LABELLED]))
-    assert figures["loss"] == pytest.approx(log_loss(labels[:, 0], softmax(LOGITS[LABELLED]), labels=range(4)), rel=1e-5)
+    expected = log_loss(labels[:, 0], softmax(LOGITS[LABELLED]), labels=range(4))
+    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
     assert figures["accuracy"] == np.mean(LOGITS[LABELLED].argmax(axis=1) == labels[:, 0])
     assert json.loads(json.dumps(figures)) == figures
 
