@@ -77,7 +77,7 @@ def teacher_classifier(world, teacher):
     return step(commands.run, world, "teacher_classifier", "run_classifier.py", "--data_dir=" + world.task,
                 "--init_checkpoint=" + teacher.folder, "--max_seq_length=%d" % tiny.MAX_LENGTH,
                 "--do_train", "--do_eval", "--do_predict", "--do_export", "--num_train_steps=30",
-                "--save_checkpoints_steps=15", "--learning_rate=3e-3")
+                "--save_checkpoints_steps=30", "--learning_rate=3e-3")
 
 
 @pytest.fixture(scope="session")

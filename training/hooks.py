@@ -67,8 +67,8 @@ class ProgressHook(tf.estimator.SessionRunHook):
 
     def end(self, session):
         del session
-        # A run that stops early ends within a window.
-        if self._parts >= self._num_parts:
+        # A run that stops early ends within a window; what was cut off within an update is no figure of one.
+        if self._parts and self._parts % self._num_parts == 0:
             self._end_window()
 
     def _check(self, terms):

@@ -27,7 +27,8 @@ class Selection(tf.estimator.CheckpointSaverListener):
         """
         self._folder, self._copy_checkpoint, self._evaluate = folder, copy_checkpoint, evaluate
         self._select_by, self._better, self._patience = select_by, better, patience
-        files.recover_folder(os.path.join(folder, "best"))
+        if runtime.is_chief():
+            files.recover_folder(os.path.join(folder, "best"))
         path = os.path.join(folder, run_folder.EVALUATIONS)
         self._evaluations = files.read_json(path) if os.path.exists(path) else []
 

@@ -69,7 +69,8 @@ def test_the_loss_is_the_tasks_sum_over_the_count_of_the_update(task):
 
     def both():
         tf.train.get_or_create_global_step()
-        batch = dict(batches.features(serialized), total_labels=40.0, total_predictions=50.0)
+        batch = dict(batches.features(serialized), total_labels=tf.constant(40.0),
+                     total_predictions=tf.constant(50.0))
         spec = task_model_fn(BILSTM, task, schedule())(batch, tf.estimator.ModeKeys.TRAIN)
         return spec.loss, task.loss(tf.constant(logits), batch)
 
@@ -80,7 +81,7 @@ def test_the_loss_is_the_tasks_sum_over_the_count_of_the_update(task):
 
 
 @pytest.mark.parametrize("task", ["masked_lm", "classification"])
-@pytest.mark.parametrize("config", [batches.bert(layers=2), batches.bilstm(layers=2)])
+@pytest.mark.parametrize("config", [BERT, BILSTM])
 def test_every_tensor_of_a_model_has_a_gradient(config, task):
     def gradients():
         tf.train.get_or_create_global_step()
@@ -133,7 +134,6 @@ def test_a_model_starts_with_the_head_of_the_checkpoint_for_the_same_classes_alo
     found = batches.train(tmp_path / "run", model_fn, records_file, 1)
     for name, value in saved.items():
         assert np.array_equal(found[name], value) == (same_labels or name not in task.label_variables), name
-    assert not same_labels or np.any(found["output_bias"]) 
 
 
 def test_a_model_needs_the_checkpoint_it_started_from_no_more(records_file, tmp_path):

@@ -1,0 +1,303 @@
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from bert import checkpoints
+from bert import records
+from bert.optimization import Schedule
+from tasks.model_fn import task_model_fn
+from tests import batches
+from tests import graphs
+from training import files
+from training import loop
+from training import run_folder
+from training import runtime
+from training.evaluation import run_model
+
+TASK = batches.TASKS["classification"]
+CONFIG = batches.bilstm(layers=1, dropout=0.3)
+STEPS = 8
+# Measured: 0. Other masks are off by 1e-2.
+SAME_RUN = 1e-7
+
+
+class Checkpoints:
+    """Plays training for a Selection: saves files, and measures what is said in advance.
+
+    Attributes:
+      measured: steps that were measured, in order.
+    """
+
+    def __init__(self, folder, figures, **settings):
+        self.folder, self.measured = str(folder), []
+        self._figures, self._settings = figures, dict({"select_by": "accuracy"}, **settings)
+        self.selection = self.new_selection()
+
+    def new_selection(self):
+        """As a process that goes on makes it."""
+        return loop.Selection(self.folder, self.copy, self.evaluate, **self._settings)
+
+    def evaluate(self, checkpoint):
+        step = int(checkpoint.rsplit("-", 1)[1])
+        self.measured.append(step)
+        return {"accuracy": self._figures[step], "classes": ["more"], "texts": 9}
+
+    def copy(self, checkpoint, target):
+        files.write_text(target + ".index", os.path.basename(checkpoint))
+
+    def save(self, *steps):
+        """Whether training was to stop after the last of the steps."""
+        return [self.selection.after_save(None, np.int64(step)) for step in steps][-1]
+
+    def best(self):
+        """(name of the checkpoint in best/, step in its figures)."""
+        with open(os.path.join(self.folder, "best", "model.ckpt.index")) as stream:
+            return stream.read(), run_folder.best_figures(self.folder)["step"]
+
+    def listed(self):
+        return [found["step"] for found in files.read_json(os.path.join(self.folder, "evaluations.json"))]
+
+
+@pytest.mark.parametrize("figures, better, best", [
+    ({1: 0.2, 2: 0.5, 3: 0.4}, max, 2), ({1: 0.2, 2: 0.5, 3: 0.1}, min, 3), ({1: 0.5, 2: 0.4, 3: 0.3}, max, 1),
+    ({1: 0.5, 2: 0.5, 3: 0.4}, max, 1), ({1: 0.4, 2: 0.5, 3: 0.5}, max, 2), ({1: 0.3, 2: 0.3, 3: 0.3}, min, 1)])
+def test_the_best_checkpoint_is_kept_and_of_equals_the_earliest(figures, better, best, tmp_path):
+    made = Checkpoints(tmp_path, figures, better=better)
+    assert not made.save(1, 2, 3)
+    assert made.best() == ("model.ckpt-%d" % best, best)
+    assert made.selection.best() == {"step": best, "accuracy": figures[best], "texts": 9}
+    assert made.new_selection().best()["step"] == best
+
+
+def test_all_figures_of_the_best_stand_beside_it(tmp_path):
+    made = Checkpoints(tmp_path, {1: 0.2})
+    made.save(1)
+    assert run_folder.best_figures(str(tmp_path)) == {"step": 1, "accuracy": 0.2, "classes": ["more"], "texts": 9}
+
+
+def test_a_checkpoint_is_measured_once(tmp_path):
+    made = Checkpoints(tmp_path, {2: 0.1, 4: 0.3})
+    made.save(2, 2, 4)
+    made.selection = made.new_selection()  # a run that goes on saves where it starts
+    made.save(4)
+    assert made.measured == made.listed() == [2, 4]
+
+
+def test_a_model_that_was_not_trained_is_not_measured(tmp_path):
+    made = Checkpoints(tmp_path, {})
+    assert not made.save(0)
+    assert made.selection.best() is None and not os.listdir(str(tmp_path))
+
+
+def test_without_figures_the_last_checkpoint_is_the_best(tmp_path):
+    made = Checkpoints(tmp_path, {})
+    made.selection = loop.Selection(str(tmp_path), made.copy, patience=1)
+    assert not made.save(2, 4, 6)
+    assert made.best() == ("model.ckpt-6", 6) and made.selection.best() == {"step": 6}
+
+
+@pytest.mark.parametrize("figures, patience, stops", [
+    ([0.5, 0.4, 0.3], 2, [False, False, True]),
+    ([0.5, 0.4, 0.6, 0.5, 0.5], 2, [False, False, False, False, True]),
+    ([0.5, 0.5, 0.5], 2, [False, False, True]),  # as good is not better
+    ([0.5, 0.4], 1, [False, True]), ([0.1, 0.2, 0.3], 1, [False] * 3), ([0.5, 0.4, 0.3, 0.2], 0, [False] * 4)])
+def test_training_stops_after_as_many_checkpoints_without_a_better_one(figures, patience, stops, tmp_path):
+    made = Checkpoints(tmp_path, dict(enumerate(figures, 1)), patience=patience)
+    assert [made.save(step) for step in range(1, len(figures) + 1)] == stops
+    assert made.new_selection().should_stop() == stops[-1]
+
+
+class Killed(BaseException):
+    """Ends a process where it stands."""
+
+
+def kill(*_, **__):
+    raise Killed
+
+
+def test_a_run_killed_while_it_measures_leaves_the_best_and_measures_again(tmp_path, monkeypatch):
+    made = Checkpoints(tmp_path, {1: 0.2, 2: 0.5})
+    made.save(1)
+    monkeypatch.setattr(made, "evaluate", kill)
+    made.selection = made.new_selection()
+    with pytest.raises(Killed):
+        made.save(2)
+    assert made.best() == ("model.ckpt-1", 1) and made.listed() == [1]
+    monkeypatch.undo()
+    made.selection = made.new_selection()
+    made.save(2)
+    assert made.best() == ("model.ckpt-2", 2) and made.measured == made.listed() == [1, 2]
+
+
+def test_a_run_killed_while_it_copies_leaves_the_best_whole(tmp_path, monkeypatch):
+    made = Checkpoints(tmp_path, {1: 0.2, 2: 0.5})
+    made.save(1)
+
+    def copy_half(checkpoint, target):
+        files.write_text(target + ".index", "half")
+        raise Killed
+
+    monkeypatch.setattr(made, "copy", copy_half)
+    made.selection = made.new_selection()
+    with pytest.raises(Killed):
+        made.save(2)
+    assert made.best() == ("model.ckpt-1", 1) and made.listed() == [1]
+    monkeypatch.undo()
+    made.selection = made.new_selection()
+    made.save(2)
+    assert made.best() == ("model.ckpt-2", 2)
+    assert sorted(os.listdir(str(tmp_path))) == ["best", "evaluations.json"]
+
+
+def test_a_run_killed_between_the_copy_and_the_list_keeps_the_copy_and_measures_again(tmp_path, monkeypatch):
+    made = Checkpoints(tmp_path, {1: 0.2, 2: 0.5, 3: 0.4})
+    made.save(1)
+    monkeypatch.setattr(loop, "_numbers", kill)
+    with pytest.raises(Killed):
+        made.save(2)
+    monkeypatch.undo()
+    assert made.best() == ("model.ckpt-2", 2) and made.listed() == [1]
+    made.selection = made.new_selection()
+    made.save(2, 3)
+    assert made.best() == ("model.ckpt-2", 2) and made.listed() == [1, 2, 3]
+
+
+def test_a_best_that_was_being_replaced_by_a_killed_run_is_put_back(tmp_path):
+    made = Checkpoints(tmp_path, {1: 0.2})
+    made.save(1)
+    os.rename(str(tmp_path / "best"), str(tmp_path / "best.old"))
+    made.new_selection()
+    assert made.best() == ("model.ckpt-1", 1)
+
+
+class Power(tf.train.SessionRunHook):
+    """Fails before the given run of the session, as if the machine had gone down."""
+
+    def __init__(self, runs):
+        self._left = runs
+
+    def before_run(self, _):
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def records_file(tmp_path_factory):
+    return batches.write(tmp_path_factory.mktemp("records") / "texts.tfrecord", batches.texts())
+
+
+@pytest.fixture(scope="module")
+def dev_file(tmp_path_factory):
+    return batches.write(tmp_path_factory.mktemp("records") / "dev.tfrecord", batches.texts(all_labelled=True, seed=4))
+
+
+def measure(dev_file):
+    """A function of a checkpoint that gives the task's figures."""
+    def evaluate(checkpoint):
+        input_fn = records.evaluation_input_fn([dev_file], TASK.feature_names, 8)
+        return TASK.figures(run_model(task_model_fn(CONFIG, TASK), input_fn, checkpoint))
+
+    return evaluate
+
+
+def train(folder, records_file, evaluate, runs=None, patience=0, num_parts=1, replicas=1):
+    """`loop.train` of a classifier with dropout, saved every 2 of `STEPS` updates, selected by loss.
+
+    Args:
+      runs: of the session, before the machine goes down; None: it does not.
+    """
+    strategy, devices = runtime.distribution_strategy(num_cpu_replicas=replicas)
+    model_fn = task_model_fn(CONFIG, TASK, Schedule(0.02, STEPS, num_parts=num_parts),
+                             progress=lambda terms, scalars: Power(1000 if runs is None else runs))
+    selection = loop.Selection(str(folder), checkpoints.copy_slim, evaluate, "loss", min, patience)
+    return loop.train(
+        model_fn, lambda start: records.training_input_fn([records_file], TASK.feature_names, 8, num_parts, 7, start),
+        runtime.run_config(str(folder), 5, save_checkpoints_steps=2, strategy=strategy, devices=devices),
+        STEPS, selection)
+
+
+@pytest.mark.parametrize("num_parts, replicas", [(2, 1), (1, 2)])
+def test_a_run_that_died_and_goes_on_equals_an_unbroken_one(num_parts, replicas, records_file, dev_file, tmp_path):
+    unbroken, died = tmp_path / "unbroken", tmp_path / "died"
+    result = train(unbroken, records_file, measure(dev_file), num_parts=num_parts, replicas=replicas)
+    with pytest.raises(Killed):
+        train(died, records_file, measure(dev_file), runs=5 * num_parts, num_parts=num_parts, replicas=replicas)
+    assert loop.last_step(str(died)) == 4 and run_folder.finished(str(died)) is None
+    found = train(died, records_file, measure(dev_file), num_parts=num_parts, replicas=replicas)
+    assert result["steps"] == found["steps"] == STEPS and result["best"]["step"] == found["best"]["step"]
+    for name in ("model.ckpt-%d" % STEPS, os.path.join("best", "model.ckpt")):
+        expected = graphs.weights_in(str(unbroken / name))
+        assert graphs.largest_difference(graphs.weights_in(str(died / name)), expected) < SAME_RUN, name
+    evaluations = [files.read_json(str(folder / "evaluations.json")) for folder in (unbroken, died)]
+    assert [found["step"] for found in evaluations[0]] == [found["step"] for found in evaluations[1]] == [2, 4, 6, 8]
+    np.testing.assert_allclose(*[[found["loss"] for found in each] for each in evaluations], rtol=1e-6)
+
+
+def test_a_run_ends_with_its_best_checkpoint_and_says_why(records_file, dev_file, tmp_path):
+    result = train(tmp_path, records_file, measure(dev_file))
+    evaluations = files.read_json(str(tmp_path / "evaluations.json"))
+    best = min(evaluations, key=lambda found: found["loss"])
+    assert result == {"steps": STEPS, "reason": "all steps made", "best": best}
+    assert run_folder.finished(str(tmp_path)) == result
+    figures = measure(dev_file)(str(tmp_path / "best" / "model.ckpt"))
+    assert figures["loss"] == pytest.approx(best["loss"], rel=1e-6)
+    copied = graphs.weights_in(str(tmp_path / "best" / "model.ckpt"))
+    assert copied["global_step"] == best["step"] and not [name for name in copied if "adam" in name]
+
+
+def worse_and_worse(measured):
+    """Figures that rise with every checkpoint; notes the steps."""
+    def evaluate(checkpoint):
+        measured.append(int(checkpoint.rsplit("-", 1)[1]))
+        return {"loss": float(measured[-1])}
+
+    return evaluate
+
+
+def untouched(*_, **__):
+    raise AssertionError("this run has nothing to train")
+
+
+def go_on(folder, evaluate, patience=0):
+    """`loop.train` of a run that must not train."""
+    selection = loop.Selection(str(folder), checkpoints.copy_slim, evaluate, "loss", min, patience)
+    return loop.train(untouched, untouched, runtime.run_config(str(folder), 5, 2), STEPS, selection)
+
+
+def test_a_run_stops_early_and_when_killed_before_it_said_so_does_not_train_on(records_file, tmp_path):
+    measured = []
+    result = train(tmp_path, records_file, worse_and_worse(measured), patience=2)
+    assert result == {"steps": 6, "reason": "early stopping", "best": {"step": 2, "loss": 2.0}}
+    assert measured == [2, 4, 6] and loop.last_step(str(tmp_path)) == 6
+    os.remove(str(tmp_path / "finished.json"))
+    assert go_on(tmp_path, worse_and_worse(measured), patience=2) == result == run_folder.finished(str(tmp_path))
+    assert measured == [2, 4, 6]
+
+
+def test_a_run_killed_after_its_last_checkpoint_measures_it_and_finishes(records_file, tmp_path):
+    measured = []
+    result = train(tmp_path, records_file, worse_and_worse(measured))
+    assert measured == [2, 4, 6, 8]
+    os.remove(str(tmp_path / "finished.json"))
+    path = str(tmp_path / "evaluations.json")
+    files.write_json(path, files.read_json(path)[:-1])
+    again = []
+    assert go_on(tmp_path, worse_and_worse(again)) == result == run_folder.finished(str(tmp_path))
+    assert again == [8]
+
+
+def test_a_checkpoint_that_a_killed_run_did_not_measure_decides_whether_it_goes_on(records_file, tmp_path):
+    train(tmp_path, records_file, worse_and_worse([]), patience=2)
+    os.remove(str(tmp_path / "finished.json"))
+    path = str(tmp_path / "evaluations.json")
+    files.write_json(path, files.read_json(path)[:-1])
+    again = []
+    assert go_on(tmp_path, worse_and_worse(again), patience=2)["reason"] == "early stopping"
+    assert again == [6]
+
+
+def test_a_folder_without_a_checkpoint_is_at_step_0(tmp_path):
+    assert loop.last_step(str(tmp_path)) == 0 == loop.last_step(str(tmp_path / "none"))
