@@ -21,16 +21,14 @@ from absl import flags
 
 from training import command
 import numpy as np
-import tensorflow.compat.v1 as tf
 
-from bert import checkpoints
 from experiments import baselines
 from experiments import demo_data
+from experiments import figures
 from experiments import report
 from serving.predictor import Predictor
-from tasks.text_files import labels_from_data, read_rows
+from tasks.classification_data import Split
 from training import files
-from training import metrics
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -175,57 +173,36 @@ class Clock:
 
 def measure(folder, task):
     """Accuracy, macro-F1, size and speed of the three models and of naive Bayes on the test texts."""
-    train, test = (list(read_labelled(os.path.join(task, name))) for name in ("train.tsv", "test.tsv"))
-    names = sorted({label for label, _ in train})
-    labels = np.array([names.index(label) for label, _ in test])
-    texts = [text for _, text in test]
-    models, correct = [], {}
+    train, test = figures.read_labelled(
+        *(Split(name, os.path.join(task, name + ".tsv")) for name in ("train", "test")))
+    labels, texts = ([row[column] for row in test] for column in (0, 1))
+    models, predicted = [], {}
     for name, run_name in CLASSIFIERS.items():
         predictor = Predictor(os.path.join(folder, run_name, "export"))
-        order = [predictor.labels.names.index(label) for label in names]
-        probabilities = predictor.probabilities(texts)[:, order]
-        parameters = count_parameters(os.path.join(folder, run_name))
-        models.append(figures(name, labels, probabilities, names, parameters,
-                              lambda text, predictor=predictor: predictor.predict([text]), texts))
-        correct[name] = probabilities.argmax(axis=1) == labels
+        predicted[name] = [found.label for found in predictor.predict(texts)]
+        models.append(figures.of_model(
+            name, labels, predicted[name], figures.count_parameters(os.path.join(folder, run_name)),
+            latency_ms_p50=latency(predictor.predict, texts)))
     bayes = baselines.naive_bayes([text for _, text in train], [label for label, _ in train], texts)
-    one_hot = np.eye(len(names))[[names.index(label) for label in bayes.predictions]]
-    models.append(figures("naive_bayes", labels, one_hot, names, bayes.parameters,
-                          lambda text: bayes.predict([text]), texts))
+    models.append(figures.of_model("naive_bayes", labels, bayes.predictions, bayes.parameters,
+                                   latency_ms_p50=latency(bayes.predict, texts)))
     _show_predictions(Predictor(os.path.join(folder, CLASSIFIERS["student_distilled"], "export")), texts[:3])
     return {"models": models, "test_texts": len(texts), "labelled_texts": len(train),
-            "distilled_over_plain": metrics.paired_bootstrap(
-                correct["student_distilled"], correct["student_plain"], seed=1)}
+            "distilled_over_plain": figures.distilled_over_plain(labels, predicted)}
 
 
-def read_labelled(path):
-    """(label, text) of every row."""
-    for row in read_rows(path, labels_from_data(path)):
-        yield row.labels[0], row.text_a
+def latency(predict, texts):
+    """Milliseconds for one text, raw text to label: the median over `NUM_TIMED` texts.
 
-
-def figures(name, labels, probabilities, names, parameters, predict_one, texts):
-    """One model's line of results.json."""
-    found = metrics.classification_report(labels, probabilities, names)
-    return {"name": name, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"],
-            "parameters": parameters, "latency_ms_p50": latency(predict_one, texts)}
-
-
-def latency(predict_one, texts):
-    """Milliseconds for one text, raw text to label: the median over `NUM_TIMED` texts."""
+    Args:
+      predict: function of a list of texts.
+    """
     times = []
     for text in texts[:NUM_TIMED]:
         started = time.perf_counter()
-        predict_one(text)
+        predict([text])
         times.append(time.perf_counter() - started)
     return round(1000 * float(np.median(times)), 3)
-
-
-def count_parameters(run_folder):
-    """Values in the variables that an export of the run's best checkpoint holds."""
-    shapes = tf.train.list_variables(checkpoints.find_model(run_folder, "folder").checkpoint)
-    return int(sum(np.prod(shape) for name, shape in shapes
-                   if name != "global_step" and not name.startswith("distill/")))
 
 
 def _show_predictions(predictor, texts):

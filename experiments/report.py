@@ -5,14 +5,17 @@ from training import metrics
 TITLES = {"teacher": "teacher (BERT, 6 layers)", "student_distilled": "student, distilled",
           "student_plain": "student, labels only", "naive_bayes": "naive Bayes"}
 
+COLUMNS = [("accuracy", "accuracy", "{:.4f}"), ("macro_f1", "macro-F1", "{:.4f}"),
+           ("parameters", "parameters", "{:,}"), ("latency_ms_p50", "ms a text (p50)", "{:.2f}")]
+
 
 def table(results):
     """Lines: a row for each model, then what the figures say about distillation."""
     models = {model["name"]: model for model in results["models"]}
-    rows = [["", "accuracy", "macro-F1", "parameters", "ms a text (p50)"]]
+    columns = [column for column in COLUMNS if column[0] in results["models"][0]]
+    rows = [[""] + [title for _, title, _ in columns]]
     for name, model in models.items():
-        rows.append([TITLES[name], "%.4f" % model["accuracy"], "%.4f" % model["macro_f1"],
-                     "{:,}".format(model["parameters"]), "%.2f" % model["latency_ms_p50"]])
+        rows.append([TITLES[name]] + [form.format(model[key]) for key, _, form in columns])
     return "\n".join([metrics.table(rows), ""] + conclusions(results, models))
 
 
