@@ -183,7 +183,7 @@ def is_chinese(char):
     return any(first <= ord(char) <= last for first, last in CHINESE_BLOCKS)
 
 
-def _is_punctuation(char):
+def is_punctuation(char):
     # All of ASCII that is neither letter nor digit counts, "$" and "^" too, which Unicode calls symbols.
     if "!" <= char <= "~":
         return not char.isalnum()
@@ -205,7 +205,7 @@ def _spaced(code):
 def _punctuation(code):
     """Punctuation as words."""
     char = chr(code)
-    return " %s " % char if _is_punctuation(char) else char
+    return " %s " % char if is_punctuation(char) else char
 
 
 def _punctuation_and_no_marks(code):

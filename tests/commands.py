@@ -15,6 +15,8 @@ import tempfile
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+TIME_LIMIT = 600  # seconds, so that a command that hangs ends its test, however busy the machine is
+
 # code: the exit code. out, err: what was written to stdout and stderr, as text.
 Result = collections.namedtuple("Result", "code out err")
 
@@ -42,7 +44,7 @@ def start(*command, **more):
 def run(*command, stdin=b"", **more):
     """Runs a command in a new Python to its end: Result."""
     process = start(*command, **more)
-    out, err = process.communicate(stdin, timeout=120)
+    out, err = process.communicate(stdin, timeout=TIME_LIMIT)
     return Result(process.returncode, out.decode("utf-8"), err.decode("utf-8"))
 
 

@@ -134,7 +134,7 @@ def without_dropout(world, corpus_records):
             "--vocab_file=" + world.vocabulary, "--student_config_file=" + model, "--do_train",
             "--num_train_steps=10", "--train_batch_size=16", *flags, **worker) for worker in workers]
         try:
-            errors = [process.communicate(timeout=60)[1].decode("utf-8") for process in processes]
+            errors = [process.communicate(timeout=commands.TIME_LIMIT)[1].decode("utf-8") for process in processes]
         finally:
             for process in processes:
                 process.kill()

@@ -8,6 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from bert.optimization import Schedule
+from tests import commands
 from tests import graphs
 from training import runtime
 from training.command import UserError
@@ -194,7 +195,7 @@ def test_two_workers_have_the_loss_and_weights_of_one_process(tmp_path, tf_confi
     ports = free_ports(2)
     workers = [start_worker(index, ports, str(tmp_path / "two"), records_file) for index in range(2)]
     try:
-        ended = [worker.communicate(timeout=120) for worker in workers]
+        ended = [worker.communicate(timeout=commands.TIME_LIMIT) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
