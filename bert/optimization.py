@@ -25,7 +25,8 @@ class Schedule:
     """How large each update is.
 
     `learning_rate` is the peak, reached after `num_warmup_steps` updates and falling in a line to 0 at
-    `num_train_steps`. `clip_norm` bounds the global norm of the update's gradient; 0: no bound.
+    `num_train_steps`. `clip_norm` bounds the global norm of the update's gradient; 0: no bound. Without
+    `bias_correction`, as BERT was trained, the first updates are up to 6.6 times as large as the rate says.
     """
     learning_rate: float
     num_train_steps: int
@@ -33,6 +34,7 @@ class Schedule:
     weight_decay_rate: float = 0.01
     clip_norm: float = 1.0
     num_parts: int = 1  # accumulated parts an update
+    bias_correction: bool = False  # of Adam's moments, which start at 0
 
 
 def learning_rate_at(step, schedule):
@@ -94,7 +96,8 @@ def _update_all(strategy, gradients, variables, global_step, part, schedule):
     sums = [_slot(variable, "gradient_sum", tf.GraphKeys.LOCAL_VARIABLES)
             for variable in variables if schedule.num_parts > 1]
     summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, list(zip(gradients, variables)))
-    rate = learning_rate_at(_local(strategy, global_step).read_value(), schedule)
+    step = _local(strategy, global_step).read_value()
+    rate, powers = learning_rate_at(step, schedule), _beta_powers(step, schedule)
     is_last = tf.equal(_local(strategy, part), schedule.num_parts - 1)
     added = [strategy.extended.update(total, lambda total, gradient: tf.group(total.assign_add(gradient)),
                                       args=(gradient,)) for total, gradient in zip(sums, summed)]
@@ -108,7 +111,7 @@ def _update_all(strategy, gradients, variables, global_step, part, schedule):
         decay = 0.0 if NO_DECAY.search(variable.op.name) else schedule.weight_decay_rate
         # Decay alone needs no gradient: it could come before the forward pass has read the variable.
         with tf.control_dependencies([norms[variable.device]]):
-            return _when(schedule, is_last, lambda: _adam(variable, gradient * scale, m, v, rate, decay))
+            return _when(schedule, is_last, lambda: _adam(variable, gradient * scale, m, v, rate, decay, powers))
 
     with tf.control_dependencies(added):
         complete = sums or summed
@@ -143,11 +146,21 @@ def _clip_scale(norm, clip_norm):
     return clip_norm / tf.maximum(norm, clip_norm) if clip_norm else tf.ones_like(norm)
 
 
-def _adam(variable, gradient, m, v, rate, decay):
-    """w -= rate * (m / (sqrt(v) + eps) + decay * w), without bias correction, as BERT was trained."""
+def _beta_powers(step, schedule):
+    """What the moments are corrected by (Kingma and Ba 2015, section 3); zeros correct nothing."""
+    if not schedule.bias_correction:
+        return 0.0, 0.0
+    updates = tf.cast(step + 1, tf.float32)
+    return BETA_1 ** updates, BETA_2 ** updates
+
+
+def _adam(variable, gradient, m, v, rate, decay, powers):
+    """w -= rate * (c m / (sqrt(v) + eps) + decay * w), c = sqrt(1 - beta_2^t) / (1 - beta_1^t).
+
+    `powers` are beta_1^t and beta_2^t, or zeros for c = 1.
+    """
     decayed = variable.assign_sub(rate * decay * variable) if decay else variable.read_value()
     with tf.control_dependencies([decayed]):
-        # Powers of 0 switch the op's bias correction off.
         return tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=m.handle, v=v.handle, beta1_power=0.0, beta2_power=0.0, lr=rate,
+            var=variable.handle, m=m.handle, v=v.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
             beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient, use_locking=False)

@@ -116,7 +116,7 @@ def read_schedule(values, num_texts, kind):
         warmup = int(steps * values.warmup_proportion)
     rate = LEARNING_RATES[kind] if values.learning_rate is None else values.learning_rate
     return Schedule(rate, steps, warmup, values.weight_decay_rate, values.clip_norm,
-                    values.gradient_accumulation_steps)
+                    values.gradient_accumulation_steps, values.bias_correction)
 
 
 def on_corpus(values, model, task, make_model_fn=None, teacher_config=None, more_settings=None):

@@ -135,7 +135,11 @@ def random_gradients(runs, scale=1.0):
 
 
 def adam_weight_decay(gradients, schedule):
-    """BERT's AdamWeightDecayOptimizer in NumPy, float64: the variables after each update, and its rate."""
+    """BERT's AdamWeightDecayOptimizer in NumPy, float64, its bias corrected where asked.
+
+    Returns:
+      list over updates of (the variables after it, its rate, the norm of its gradient).
+    """
     values = {name: np.full(value.shape, start_of(name)) for name, value in gradients[0].items()}
     moments = {name: (np.zeros(value.shape), np.zeros(value.shape)) for name, value in values.items()}
     # 1 - 0.999 in float32 is off by 1.3e-5 of itself, and its root divides every update.
@@ -145,6 +149,7 @@ def adam_weight_decay(gradients, schedule):
         rate = schedule.learning_rate * max(0.0, 1.0 - step / schedule.num_train_steps)
         if step < schedule.num_warmup_steps:
             rate = schedule.learning_rate * step / schedule.num_warmup_steps
+        correction = np.sqrt(1 - beta_2 ** (step + 1)) / (1 - beta_1 ** (step + 1)) if schedule.bias_correction else 1.0
         norm = np.sqrt(sum(np.sum(value ** 2) for value in gradient.values()))
         scale = schedule.clip_norm / max(norm, schedule.clip_norm) if schedule.clip_norm else 1.0
         for name in values:
@@ -152,7 +157,7 @@ def adam_weight_decay(gradients, schedule):
             m = beta_1 * m + (1 - beta_1) * gradient[name] * scale
             v = beta_2 * v + (1 - beta_2) * (gradient[name] * scale) ** 2
             decay = schedule.weight_decay_rate if name == "dense/kernel" else 0.0
-            values[name] = values[name] - rate * (m / (np.sqrt(v) + 1e-6) + decay * values[name])
+            values[name] = values[name] - rate * (correction * m / (np.sqrt(v) + 1e-6) + decay * values[name])
             moments[name] = m, v
         updates.append((dict(values), rate, norm))
     return updates
@@ -162,7 +167,8 @@ def adam_weight_decay(gradients, schedule):
     Schedule(0.1, 8),
     Schedule(0.1, 8, num_warmup_steps=3, weight_decay_rate=0.1),
     Schedule(0.1, 8, weight_decay_rate=0.0, clip_norm=4.5),  # some of the norms, 3.4 to 5.6, lie below
-    Schedule(0.1, 8, num_warmup_steps=8, clip_norm=0.0)])
+    Schedule(0.1, 8, num_warmup_steps=8, clip_norm=0.0),
+    Schedule(0.1, 8, weight_decay_rate=0.1, bias_correction=True)])
 def test_updates_are_those_of_berts_optimizer(schedule):
     gradients = random_gradients(10)  # two more than the schedule has: their rate is 0
     runs, _ = train_on(gradients, schedule)
