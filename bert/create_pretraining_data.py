@@ -36,7 +36,11 @@ from tqdm import tqdm
 
 from bert import corpus
 from bert import masking
+from bert import samples
 from bert import tokenization
+from bert.draws import Draws, keys_of
+from bert.encoding import Encoder
+from bert.examples import MaskedLmSerializer
 from training import command
 from training import files
 from training.command import UserError
@@ -52,7 +56,8 @@ MAX_BUCKETS = 512
 GROWTH = 8
 TASK_BYTES = 1 << 16  # text handed to a worker at a time
 
-SHUFFLE_STREAM = 2 ** 64 - 1  # in place of a file's number: the key of the buckets' shuffling
+SHUFFLE = 2 ** 64 - 1  # in place of a file's number: the key of the buckets' shuffling
+COINS, BUCKETS = masking.CALLERS, masking.CALLERS + 1  # sites of a sample's random stream
 
 
 def define_flags():
@@ -139,7 +144,7 @@ def create(input_files, shards, manifest, settings, num_workers=1):
     from bert import records
 
     num_buckets = _num_buckets(input_files, len(shards), settings.dupe_factor)
-    worker = Worker(settings, num_buckets, records.serialize)
+    worker = Worker(settings, num_buckets)
     made_from = origin(input_files, shards, settings)
     earlier = _read_manifest(manifest)
     if earlier["made_from"] == made_from and earlier["shards"] == _sizes(shards, manifest):
@@ -305,118 +310,55 @@ def _work(task):
 class Worker:
     """Turns documents into records; the same ones in every process."""
 
-    def __init__(self, settings, num_buckets, serialize):
-        """Args: serialize: dict of features -> bytes."""
-        self.settings = settings
+    def __init__(self, settings, num_buckets):
         self.num_buckets = num_buckets
-        self.serialize = serialize
-        self.tokenizer = tokenization.FullTokenizer(settings.vocab_file, settings.do_lower_case)
-        self.rules = masking.rules_for(
-            self.tokenizer.vocab, settings.masked_lm_prob, settings.max_predictions_per_seq)
+        self._settings = settings
+        tokenizer = tokenization.FullTokenizer(settings.vocab_file, settings.do_lower_case)
+        self._vocab = tokenizer.vocab
+        self._encoder = Encoder(tokenizer)
+        self._rules = masking.rules_for(
+            tokenizer.vocab, settings.masked_lm_prob, settings.max_predictions_per_seq)
+        self._serializer = MaskedLmSerializer(settings.max_seq_length, settings.max_predictions_per_seq)
 
     def work(self, documents):
         """Documents -> (dict of bucket -> framed records, counts, bytes of text)."""
-        framed, counts = collections.defaultdict(list), collections.Counter()
-        for document in documents:
-            for bucket, record in document_records(document, self, counts):
+        ids, ends = self._encoder.encode([text for document in documents for text in document.sentences])
+        num_sentences = np.array([len(document.sentences) for document in documents])
+        found = samples.sentences(ends, num_sentences)
+        counts = collections.Counter(
+            documents=sum(not document.continues for document in documents), sentences=len(found.start),
+            tokens=len(ids), unknown_tokens=int(np.sum(ids == self._vocab[tokenization.UNK])))
+        if self._settings.samples == "packed":
+            found = samples.packed(ends, num_sentences, self._settings.max_seq_length - 2)
+        framed = collections.defaultdict(list)
+        for copy in range(self._settings.dupe_factor):
+            for bucket, record in self._copy(ids, found, documents, copy, counts):
                 framed[bucket].append(struct.pack("<I", len(record)) + record)
         joined = {bucket: b"".join(pieces) for bucket, pieces in framed.items()}
         return joined, counts, sum(document.num_bytes for document in documents)
 
+    def _copy(self, ids, found, documents, copy, counts):
+        """Pairs (bucket, serialized record) of one copy of all samples.
 
-def document_records(document, worker, counts):
-    """Yields (bucket, serialized record) for every copy of every sample of a document.
-
-    Args:
-      document: `corpus.Document`.
-      worker: `Worker`.
-      counts: Counter, which is added to.
-    """
-    settings, tokenizer = worker.settings, worker.tokenizer
-    sentences = [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) for text in document.sentences]
-    sentences = [sentence for sentence in sentences if sentence]
-    unknown = tokenizer.vocab[tokenization.UNK]
-    counts.update(documents=int(not document.continues), sentences=len(sentences),
-                  tokens=sum(map(len, sentences)),
-                  unknown_tokens=sum(sentence.count(unknown) for sentence in sentences))
-    for copy in range(settings.dupe_factor if sentences else 0):
-        rng = random_stream(settings.random_seed, document.file_index, document.offset, copy)
-        input_ids, lengths = make_samples(sentences, settings, tokenizer.vocab, rng)
-        masked = masking.mask(input_ids, lengths, worker.rules, rng)
-        buckets = rng.integers(worker.num_buckets, size=len(lengths)).tolist()
-        counts.update(instances=len(lengths), positions=len(lengths) * settings.max_seq_length,
-                      real_positions=int(lengths.sum()), predictions=int(masked.counts.sum()))
-        for number, features in enumerate(padded_features(masked, lengths, settings)):
-            yield buckets[number], worker.serialize(features)
-
-
-def random_stream(seed, file_index, offset, copy):
-    """The random generator of one copy of a document.
-
-    Streams never meet: seed and file are the key of the Philox generator; document and copy are the upper
-    half of its counter, of which drawing moves the lower.
-    """
-    # As lists, NumPy would take numbers over 2^63 and smaller ones together for floats.
-    key, counter = np.array([seed, file_index], np.uint64), np.array([0, 0, offset, copy], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
-
-def make_samples(sentences, settings, vocab, rng):
-    """A document's token ids -> samples [CLS] ... [SEP].
-
-    Args:
-      sentences: lists of int, none empty.
-      settings: `Settings`.
-      vocab: dict of token -> id.
-      rng: numpy.random.Generator.
-
-    Returns:
-      input_ids int32 [N, S], S the longest length, and lengths int64 [N].
-    """
-    room = settings.max_seq_length - 2
-    pieces = pack(sentences, room) if settings.samples == "packed" else shorten(sentences, room, rng)
-    lengths = np.array([len(piece) + 2 for piece in pieces], np.int64)
-    input_ids = np.zeros([len(pieces), lengths.max()], np.int32)
-    for row, piece in zip(input_ids, pieces):
-        row[1:len(piece) + 1] = piece
-    input_ids[:, 0] = vocab[tokenization.CLS]
-    input_ids[np.arange(len(pieces)), lengths - 1] = vocab[tokenization.SEP]
-    return input_ids, lengths
-
-
-def shorten(sentences, room, rng):
-    """Cuts each sentence to `room` tokens.
-
-    Tokens are lost one by one, each at the front or the back as a coin decides, so the number lost at the
-    front is binomial.
-    """
-    excess = np.maximum(0, np.array([len(sentence) for sentence in sentences]) - room)
-    starts = rng.binomial(excess, 0.5).tolist()
-    return [sentence[start:start + room] for sentence, start in zip(sentences, starts)]
-
-
-def pack(sentences, room):
-    """Cuts the document into pieces of `room` tokens; the last holds what is left."""
-    tokens = [token for sentence in sentences for token in sentence]
-    return [tokens[start:start + room] for start in range(0, len(tokens), room)]
-
-
-def padded_features(masked, lengths, settings):
-    """Yields each sample's features, padded with 0 to the full length, in Google's order."""
-    length, most = settings.max_seq_length, settings.max_predictions_per_seq
-    rows = zip(masked.input_ids.tolist(), lengths.tolist(), masked.positions.tolist(),
-               masked.label_ids.tolist(), masked.counts.tolist())
-    for input_ids, real, positions, label_ids, count in rows:
-        spare = [0] * (most - len(positions))
-        yield collections.OrderedDict([
-            ("input_ids", input_ids + [0] * (length - len(input_ids))),
-            ("input_mask", [1] * real + [0] * (length - real)),
-            ("segment_ids", [0] * length),
-            ("masked_lm_positions", positions + spare),
-            ("masked_lm_ids", label_ids + spare),
-            ("masked_lm_weights", [1.0] * count + [0.0] * (most - count)),
-            ("next_sentence_labels", [0]),
-        ])
+        Args:
+          ids: int32 [T].
+          found: `samples.Samples` of them.
+          documents: list of `corpus.Document`.
+          copy: int.
+          counts: Counter, which is added to.
+        """
+        settings = self._settings
+        place = np.array([(document.file_index, document.offset) for document in documents])[found.document]
+        keys = keys_of(settings.random_seed, place[:, 0], place[:, 1], copy, found.number)
+        start, length = samples.shorten(found.start, found.length, settings.max_seq_length - 2, keys, COINS)
+        input_ids = samples.rows(ids, start, length, *(self._vocab[token] for token in (
+            tokenization.CLS, tokenization.SEP)))
+        draws = Draws(keys)
+        masked = masking.mask(input_ids, length + 2, self._rules, draws)
+        counts.update(instances=len(length), positions=len(length) * settings.max_seq_length,
+                      real_positions=int(np.sum(length + 2)), predictions=int(masked.counts.sum()))
+        buckets = draws.integers(BUCKETS, self.num_buckets, 1)[:, 0].tolist()
+        return zip(buckets, self._serializer.serialize(masked, length + 2))
 
 
 # ---- buckets to shards
@@ -431,8 +373,8 @@ def _shuffled(folder, buckets, seed):
             size, = struct.unpack_from("<I", framed, position)
             starts.append((position + 4, position + 4 + size))
             position += 4 + size
-        rng = random_stream(seed, SHUFFLE_STREAM, bucket, 0)
-        for place in rng.permutation(len(starts)).tolist():
+        order = np.argsort(Draws(keys_of(seed, SHUFFLE, bucket)).bits(0, len(starts))[0], kind="stable")
+        for place in order.tolist():
             start, end = starts[place]
             yield framed[start:end]
 

@@ -1,4 +1,4 @@
-"""Token ids -> masked ids and what is to be predicted: pure functions, the random generator passed in.
+"""Token ids -> masked ids and what is to be predicted: pure functions, random numbers passed in.
 
 A share of each text's tokens is chosen; of the chosen, 80 % become [MASK], 10 % another token drawn
 from the vocabulary, 10 % stay. All texts of a call are masked together.
@@ -14,6 +14,10 @@ import numpy as np
 from bert import tokenization
 
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
+
+PLACES, FATES, SUBSTITUTES = range(3)  # sites of `draws.Draws`; callers' own begin at CALLERS
+CALLERS = 16
+LOW_BITS = np.uint64(0xFFFF)  # room for a place: texts have up to 2^16 tokens
 
 Rules = collections.namedtuple("Rules", [
     "probability",      # share of a text's tokens that is chosen, [CLS] and [SEP] counted as Google does
@@ -40,21 +44,21 @@ def rules_for(vocab, probability=0.15, max_predictions=20):
                  np.array(substitutes or [vocab[tokenization.UNK]], np.int32))
 
 
-def mask(input_ids, lengths, rules, rng):
+def mask(input_ids, lengths, rules, draws):
     """Chooses positions and replaces what stands there.
 
     Args:
       input_ids: int32 [N, S], with [CLS] and [SEP], anything past a text's length.
       lengths: int [N], at most S.
       rules: `Rules`.
-      rng: numpy.random.Generator; the same state and arguments give the same result.
+      draws: `draws.Draws` of N streams; a text's stream decides its masks, whatever texts are beside it.
 
     Returns:
       `Masked`.
     """
     candidates = _may_be_chosen(input_ids, lengths, rules)
     counts = how_many(lengths, candidates, rules)
-    return replace(input_ids, choose(candidates, counts, rng), counts, rules, rng)
+    return replace(input_ids, choose(candidates, counts, draws), counts, rules, draws)
 
 
 def how_many(lengths, candidates, rules):
@@ -63,32 +67,34 @@ def how_many(lengths, candidates, rules):
     return np.minimum(np.clip(wanted, 1, rules.max_predictions), candidates.sum(axis=1))
 
 
-def choose(candidates, counts, rng):
+def choose(candidates, counts, draws):
     """Draws `counts` different positions from the candidates of each text, all equally likely.
 
     Args:
       candidates: bool [N, S].
       counts: int64 [N], at most the candidates of the text.
-      rng: numpy.random.Generator.
+      draws: `draws.Draws` of N streams.
 
     Returns:
       int64 [N, K], as `positions` in `Masked`.
     """
-    num_texts, width = candidates.shape
-    draws = np.where(candidates, rng.random((num_texts, width)), 2.0)
-    most = counts.max() if num_texts else 0
-    order = np.argsort(draws, axis=1, kind="stable")[:, :most]
+    width = candidates.shape[1]
+    most = counts.max() if len(counts) else 0
+    # The place stands in the low bits of its random number, so that sorting numbers brings the places along.
+    numbers = draws.bits(PLACES, width) & ~LOW_BITS | np.arange(width, dtype=np.uint64)
+    numbers = np.where(candidates, numbers, ~np.uint64(0))
+    lowest = np.sort(np.partition(numbers, most - 1, axis=1)[:, :most], axis=1) if most else numbers[:, :0]
     chosen = _real(counts, most)
-    positions = np.sort(np.where(chosen, order, width), axis=1)
+    positions = np.sort(np.where(chosen, (lowest & LOW_BITS).astype(np.int64), width), axis=1)
     return np.where(chosen, positions, 0)
 
 
-def replace(input_ids, positions, counts, rules, rng):
+def replace(input_ids, positions, counts, rules, draws):
     """Puts [MASK], a random token or the same token at the chosen positions; returns `Masked`."""
     chosen = _real(counts, positions.shape[1])
     label_ids = np.where(chosen, np.take_along_axis(input_ids, positions, axis=1), 0).astype(np.int32)
-    fate = rng.random(positions.shape)
-    others = rules.substitutes[rng.integers(len(rules.substitutes), size=positions.shape)]
+    fate = draws.uniform(FATES, positions.shape[1])
+    others = rules.substitutes[draws.integers(SUBSTITUTES, len(rules.substitutes), positions.shape[1])]
     new_ids = np.where(fate < MASKED_SHARE, rules.mask_id,
                        np.where(fate < MASKED_SHARE + RANDOM_SHARE, others, label_ids))
     masked_ids = np.array(input_ids, np.int32)

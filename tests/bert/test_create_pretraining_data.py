@@ -220,21 +220,12 @@ def test_the_seed_decides_every_byte_whatever_the_number_of_workers(folder, monk
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_do_the_work(folder, monkeypatch, num_workers):
-    log, tokenize = folder / "log", tokenization.FullTokenizer.tokenize
+    log, encode = folder / "log", creation.Encoder.encode
     monkeypatch.setattr(creation, "TASK_BYTES", 300)
-    monkeypatch.setattr(tokenization.FullTokenizer, "tokenize", lambda self, text: (
-        log.open("a").write("%d\n" % os.getpid()), tokenize(self, text))[1])
+    monkeypatch.setattr(creation.Encoder, "encode", lambda self, sentences: (
+        log.open("a").write("%d\n" % os.getpid()), encode(self, sentences))[1])
     create(folder, documents(30), num_workers=num_workers)
     assert (str(os.getpid()) in log.read_text().split()) == (num_workers == 1)
-
-
-def test_random_streams_of_copies_documents_files_and_seeds_differ():
-    keys = [(1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)] + [
-        (seed, file, offset, 0) for seed in (2 ** 63 - 1, 2 ** 63 - 2)
-        for file in (0, creation.SHUFFLE_STREAM, creation.SHUFFLE_STREAM - 1)
-        for offset in (2 ** 62, 2 ** 62 + 1)]
-    draws = {tuple(creation.random_stream(*key).integers(1 << 30, size=4).tolist()) for key in keys + keys}
-    assert len(draws) == len(keys)
 
 
 # ---- whole files

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bert import masking
+from bert.draws import Draws, keys_of
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 VOCAB = collections.OrderedDict(
@@ -23,9 +24,13 @@ def texts(lengths, width=None, seed=0):
     return input_ids, lengths
 
 
+def streams(number, seed=0):
+    return Draws(keys_of(seed, np.arange(number)))
+
+
 def draw(lengths, seed=0, width=None, **rules):
     input_ids, lengths = texts(lengths, width)
-    masked = masking.mask(input_ids, lengths, masking.rules_for(VOCAB, **rules), np.random.default_rng(seed))
+    masked = masking.mask(input_ids, lengths, masking.rules_for(VOCAB, **rules), streams(len(lengths), seed))
     return input_ids, lengths, masked
 
 
@@ -52,14 +57,14 @@ def test_special_tokens_and_padding_are_never_chosen():
 def test_a_special_token_inside_a_text_is_not_chosen():
     input_ids, lengths = texts([10])
     input_ids[0, [3, 5, 6]] = CLS, SEP, PAD
-    masked = masking.mask(input_ids, lengths, masking.rules_for(VOCAB, 1.0), np.random.default_rng(0))
+    masked = masking.mask(input_ids, lengths, masking.rules_for(VOCAB, 1.0), streams(len(input_ids)))
     assert masked.positions.tolist() == [[1, 2, 4, 7, 8]]
 
 
 def test_an_unknown_token_may_be_chosen_as_in_googles():
     input_ids, lengths = texts([3])
     input_ids[0, 1] = UNK
-    masked = masking.mask(input_ids, lengths, masking.rules_for(VOCAB), np.random.default_rng(0))
+    masked = masking.mask(input_ids, lengths, masking.rules_for(VOCAB), streams(len(input_ids)))
     assert masked.label_ids.tolist() == [[UNK]]
 
 
@@ -145,20 +150,31 @@ def test_the_same_generator_masks_the_same_and_another_does_not():
 def test_texts_of_one_call_are_masked_independently():
     input_ids, lengths = texts([60])
     masked = masking.mask(np.repeat(input_ids, 50, axis=0), np.repeat(lengths, 50),
-                          masking.rules_for(VOCAB), np.random.default_rng(0))
+                          masking.rules_for(VOCAB), streams(50))
     assert len({tuple(positions) for positions in masked.positions}) == 50
+
+
+def test_a_text_is_masked_the_same_whatever_is_beside_it():
+    input_ids, lengths, together = draw([9, 120, 60])
+    for row in range(3):
+        alone = masking.mask(input_ids[row:row + 1, :lengths[row]], lengths[row:row + 1], masking.rules_for(VOCAB),
+                             Draws(keys_of(0, np.arange(3))[row:row + 1]))
+        count = alone.counts[0]
+        assert count == together.counts[row]
+        np.testing.assert_array_equal(alone.positions[0, :count], together.positions[row, :count])
+        np.testing.assert_array_equal(alone.input_ids[0], together.input_ids[row, :lengths[row]])
 
 
 def test_the_ids_given_are_left_as_they_are():
     input_ids, lengths = texts([60] * 5)
     before = input_ids.copy()
-    masking.mask(input_ids, lengths, masking.rules_for(VOCAB), np.random.default_rng(0))
+    masking.mask(input_ids, lengths, masking.rules_for(VOCAB), streams(len(input_ids)))
     np.testing.assert_array_equal(input_ids, before)
 
 
 def test_no_texts_give_no_predictions():
     masked = masking.mask(np.zeros([0, 5], np.int32), np.zeros([0], np.int64), masking.rules_for(VOCAB),
-                          np.random.default_rng(0))
+                          streams(0))
     assert masked.input_ids.shape == (0, 5) and masked.positions.shape == (0, 0)
 
 
