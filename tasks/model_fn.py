@@ -78,7 +78,8 @@ def training_spec(terms, schedule, progress):
     logged = collections.OrderedDict((name, _over_replicas(share)) for name, share in logged.items())
     return tf.estimator.EstimatorSpec(
         tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,
-        training_chief_hooks=[progress(logged, scalars)] if progress else [])
+        # On every worker of a cluster: what is logged is summed over all of them, and each waits for the others.
+        training_hooks=[progress(logged, scalars)] if progress else [])
 
 
 def _over_replicas(value):

@@ -78,9 +78,9 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
     flags.DEFINE_float(
         "weight_decay_rate", 0.01, "Decoupled weight decay; none for biases and LayerNorm.", lower_bound=0.0)
     flags.DEFINE_bool(
-        "bias_correction", True,
-        "Correct the bias of Adam's moments. --nobias_correction is as BERT was trained: the first updates are "
-        "several times as large as --learning_rate says, and fine-tuning on few labels may fail.")
+        "bias_correction", False,
+        "Correct the bias of Adam's moments. Without, as BERT was trained, the first updates are several times as "
+        "large as --learning_rate says, and fine-tuning on few labels may fail.")
     flags.DEFINE_float("clip_norm", 1.0, "Bound of the gradient's global norm; 0: none.", lower_bound=0.0)
     flags.DEFINE_integer(
         "gradient_accumulation_steps", 1,
