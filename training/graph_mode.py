@@ -3,6 +3,8 @@
 Reference variables may change under a tensor already read from them, and fused updates refuse them.
 """
 
+import warnings
+
 import tensorflow.compat.v1 as tf
 
 # Before the next line, which warns. Not ERROR: exporting, TF 1.15 logs one about an op of its own; what matters
@@ -10,3 +12,5 @@ import tensorflow.compat.v1 as tf
 tf.logging.set_verbosity(tf.logging.FATAL)
 tf.disable_v2_behavior()
 tf.enable_resource_variables()
+# TF 2.15's own distribution strategies ask for what this warns of; the user can do nothing about it.
+warnings.filterwarnings("ignore", "To make it possible to preserve tf.data options", UserWarning)
