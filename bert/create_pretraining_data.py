@@ -67,7 +67,8 @@ def define_flags():
         "<output_file>-00000-of-00004 and so on. Several names, comma-separated, are the shards themselves.")
     flags.DEFINE_string("vocab_file", None, "The WordPiece vocabulary, one token a line.")
     flags.DEFINE_bool("do_lower_case", True, "Lower-case the text and drop accents.")
-    flags.DEFINE_integer("max_seq_length", 128, "Tokens of a sample, with [CLS] and [SEP].", lower_bound=3)
+    flags.DEFINE_integer("max_seq_length", 128, "Tokens of a sample, with [CLS] and [SEP].", lower_bound=3,
+                         upper_bound=masking.MAX_LENGTH)
     flags.DEFINE_integer("max_predictions_per_seq", 20, "Masked tokens of a sample at most.", lower_bound=1)
     flags.DEFINE_float("masked_lm_prob", 0.15, "Share of the tokens that is masked.",
                        lower_bound=0.0, upper_bound=1.0)

@@ -17,7 +17,8 @@ MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
 
 PLACES, FATES, SUBSTITUTES = range(3)  # sites of `draws.Draws`; callers' own begin at CALLERS
 CALLERS = 16
-LOW_BITS = np.uint64(0xFFFF)  # room for a place: texts have up to 2^16 tokens
+MAX_LENGTH = 1 << 16  # tokens of a text: a place has 16 bits
+LOW_BITS = np.uint64(MAX_LENGTH - 1)
 
 Rules = collections.namedtuple("Rules", [
     "probability",      # share of a text's tokens that is chosen, [CLS] and [SEP] counted as Google does
