@@ -49,6 +49,8 @@ Settings = collections.namedtuple("Settings", [
     "vocab_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "masked_lm_prob",
     "random_seed", "dupe_factor", "samples"])
 
+FORMAT = 2  # raised when the same input and settings would give other bytes
+
 # Records wait in buckets on disk until all are there; one bucket at a time is shuffled in memory.
 BUCKET_BYTES = 64 << 20
 MAX_BUCKETS = 512
@@ -176,7 +178,7 @@ def origin(input_files, shards, settings):
     """All that decides the bytes of the shards, as a JSON value."""
     described = settings._asdict()
     described["vocab_file"] = _identity(settings.vocab_file)
-    return {"settings": dict(described), "num_shards": len(shards),
+    return {"format": FORMAT, "settings": dict(described), "num_shards": len(shards),
             "input_files": [_identity(name) for name in input_files]}
 
 

@@ -285,6 +285,13 @@ def test_shards_are_made_anew_when_anything_changes(folder, change):
     assert sorted(os.listdir(str(folder / "out"))) == sorted(expected)
 
 
+def test_shards_of_an_earlier_format_are_made_anew(folder, monkeypatch):
+    monkeypatch.setattr(creation, "FORMAT", creation.FORMAT - 1)
+    create(folder, documents(5))
+    monkeypatch.undo()
+    assert create(folder, documents(5))[0] is not None
+
+
 def test_shards_are_made_anew_when_one_is_gone_or_cut(folder):
     _, shards = create(folder, documents(5), num_shards=2)
     first = contents(folder / "out")
