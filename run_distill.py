@@ -1,6 +1,6 @@
 """Distils a teacher into a student, on a corpus or on a labelled task.
 
-    python run_distill.py --task=masked_lm --input_file='records/corpus.tfrecord*' \\
+    python run_distill.py --task=masked_lm --input_file='records/corpus.tfrecord-*' \\
         --teacher_checkpoint=output/teacher --student_config_file=configs/student.json \\
         --output_dir=output/student --do_train
     python run_distill.py --task=classification --data_dir=data --unlabeled_file=texts.txt \\
@@ -76,6 +76,7 @@ def define_flags():
         "unlabeled_file", None,
         "Texts without labels (.txt, .tsv, .csv, .jsonl), comma-separated, with * and ? "
         "(--task=classification).")
+    common.define_masking_flags()
     common.define_text_flags("--teacher_checkpoint")
     common.define_model_flags("--teacher_checkpoint")
     common.define_training_flags(32, 3.0, "1e-3 for a BiLSTM student, 5e-5 for a BERT")
@@ -103,7 +104,8 @@ def main():
 
 
 def _check_flags(values, on_task):
-    for name in ("input_file", "eval_file") if on_task else ("unlabeled_file",) + common.TEXT_FLAGS:
+    of_corpus, of_task = ("input_file", "eval_file", *common.MASKING_FLAGS), ("unlabeled_file", *common.TEXT_FLAGS)
+    for name in of_corpus if on_task else of_task:
         if values[name].present:
             raise UserError("--%s=%s: not for --task=%s" % (name, values[name].value, values.task))
     if on_task:

@@ -72,6 +72,27 @@ class MaskedLmSerializer:
         return _feature_start("masked_lm_weights", FLOAT_LIST, len(values)) + values
 
 
+class TokensSerializer:
+    """Serializes texts that are masked when they are read: their tokens and where words begin, as long as they are."""
+
+    def serialize(self, input_ids, word_starts, lengths):
+        """Serializes texts.
+
+        Args:
+          input_ids: int32 [N, S], below 2^21.
+          word_starts: bool [N, S].
+          lengths: int [N].
+
+        Returns:
+          list of N bytes.
+        """
+        within = np.arange(input_ids.shape[1]) < np.asarray(lengths)[:, None]
+        columns = ("input_ids", input_ids), ("word_starts", word_starts.astype(np.int64))
+        rows = [_rows_of_varints(values, within) for _, values in columns]
+        return [_example([_feature_start(name, INT64_LIST, len(varints)) + varints
+                          for (name, _), varints in zip(columns, text)]) for text in zip(*rows)]
+
+
 def _example(features):
     joined = b"".join(features)
     return b"\x0a" + varint(len(joined)) + joined

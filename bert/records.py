@@ -2,30 +2,38 @@
 
 Feature names and types are those of Google's `create_pretraining_data.py`; files written by either
 are read by both. Sequences may be stored with or without padding: a batch is padded to its longest text.
+Records without masks hold "input_ids" and "word_starts" only, without padding; masks are drawn as they are read.
 
 Letters: G texts of one update, B texts of one part of it, S tokens, P predictions, C labels.
 """
 
 import collections
+import itertools
 import os
 import struct
 
 import tensorflow.compat.v1 as tf
 
+from bert import dynamic_masking
 from training.command import UserError
 from training.files import whole_file
 
 SEQUENCE = ("input_ids", "input_mask", "segment_ids")               # [B, S]
 PREDICTIONS = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")  # [B, P]
 LABELS = ("label_ids",)                                             # [B, 1], or [B, C]: multi-label
+UNMASKED = ("input_ids", "word_starts")                             # [B, S], of records without masks
 FLOATS = ("masked_lm_weights",)
 NO_LABEL = -1  # in `label_ids` of a text without a label
+PADDING = {"word_starts": dynamic_masking.PADDING}  # what a batch is padded with; 0 where nothing is said
 
 MASKED_LM_FEATURES = SEQUENCE + PREDICTIONS
 CLASSIFICATION_FEATURES = SEQUENCE + LABELS
 
 MAX_POOL_UPDATES = 32  # updates whose texts are sorted by length together, at most an epoch
 MAX_SHUFFLE_BUFFER = 200000  # records
+
+FIRST_RECORDS = 1000  # that many are looked at before training
+EVALUATION_SEED = 0   # of masks drawn to measure on: the same in every run, whatever its seed
 
 
 def serialize(features):
@@ -76,19 +84,48 @@ def count_records(path):
     return count
 
 
-def first_length(files):
-    """The length S of the first record, padding included.
+def longest_of_first(files):
+    """The greatest length among the first `FIRST_RECORDS` records of the first file, padding included.
 
     Raises:
-      UserError: it has no `input_ids`.
+      UserError: one of them has no `input_ids`, or other than one word start for each of these.
     """
+    longest = 0
+    for number, features in enumerate(_first_records(files[0], FIRST_RECORDS)):
+        length = len(features["input_ids"].int64_list.value)
+        if not length:
+            raise UserError("%s: record %d has no input_ids" % (files[0], number))
+        starts = len(features["word_starts"].int64_list.value) if "word_starts" in features else length
+        if starts != length:
+            raise UserError("%s: record %d has %d input_ids and %d word_starts; there must be as many; make the "
+                            "records again" % (files[0], number, length, starts))
+        longest = max(longest, length)
+    if not longest:
+        raise UserError("%s: no records" % files[0])
+    return longest
+
+
+def without_masks(files):
+    """Whether the records hold words instead of predictions, so that masks are drawn as they are read.
+
+    Raises:
+      UserError: it is so in some files and not in others.
+    """
+    found = {}
+    for name in files:
+        for features in _first_records(name, 1):
+            found["word_starts" in features and "masked_lm_positions" not in features] = name
+    if len(found) == 2:
+        raise UserError("%s: records without masks, and those of %s have masks; give files of one kind"
+                        % (found[True], found[False]))
+    return True in found
+
+
+def _first_records(path, number):
+    """The features of the first records: a list of maps of name -> tf.train.Feature."""
     with tf.Graph().as_default():  # the iterator asks for one
-        serialized = next(tf.python_io.tf_record_iterator(files[0]), b"")
-    example = tf.train.Example.FromString(serialized)
-    length = len(example.features.feature["input_ids"].int64_list.value)
-    if not length:
-        raise UserError("%s: the first record has no input_ids" % files[0])
-    return length
+        serialized = list(itertools.islice(tf.python_io.tf_record_iterator(path), number))
+    return [tf.train.Example.FromString(record).features.feature for record in serialized]
 
 
 def parse(serialized, names):
@@ -102,7 +139,8 @@ def parse(serialized, names):
       dict of name -> int32 or float32 [N, longest].
     """
     spec = {name: tf.io.FixedLenSequenceFeature(
-        [], tf.float32 if name in FLOATS else tf.int64, allow_missing=True) for name in names}
+        [], tf.float32 if name in FLOATS else tf.int64, allow_missing=True, default_value=PADDING.get(name))
+        for name in names}
     parsed = tf.io.parse_example(serialized, spec)
     return {name: value if name in FLOATS else tf.cast(value, tf.int32) for name, value in parsed.items()}
 
@@ -140,13 +178,14 @@ def totals(features):
     return {name: tf.cast(value, tf.float32) for name, value in counted.items()}
 
 
-def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=0):
+def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=0, rules=None):
     """An input_fn whose every batch is decided by (files, batch_size, seed, step).
 
     The stream of texts has no end: epoch after epoch, each shuffled anew through a buffer of at most
     `MAX_SHUFFLE_BUFFER` records. Pools of `MAX_POOL_UPDATES` updates are sorted by length, cut into updates
     of similar lengths, and these are shuffled. An update's texts are cut into equal parts, one for each
     replica and accumulated part. Started at `start_step`, it goes on where an unbroken run would be.
+    Masks of records without any are drawn for a text's place in the stream: others in each epoch.
 
     Args:
       files: TFRecord files.
@@ -155,16 +194,19 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
       num_parts: accumulated parts an update.
       seed: int.
       start_step: updates already made.
+      rules: `masking.Rules`, for records without masks.
 
     Returns:
       input_fn(input_context=None) -> tf.data.Dataset of features, each [B, ...], with `totals`.
 
     Raises:
-      UserError: no records, or (from input_fn) a batch size that the parts do not divide.
+      UserError: no records, no rules where masks are to be drawn, or (from input_fn) a batch size that the parts do
+        not divide.
     """
     num_records = sum(count_records(name) for name in files)
     if not num_records:
         raise UserError("%s: no records" % ", ".join(files))
+    read = _reader(files, names, rules, seed)
 
     def input_fn(input_context=None):
         replicas = input_context.num_replicas_in_sync if input_context else 1
@@ -175,12 +217,17 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
         # A pool longer than an epoch would bring the two copies of a text together.
         pool_updates = max(1, min(MAX_POOL_UPDATES, num_records // batch_size))
         first_pool, first_update = divmod(start_step, pool_updates)
-        texts = _shuffled_records(files, num_records, seed, first_pool * pool_updates * batch_size)
-        pools = texts.batch(pool_updates * batch_size, drop_remainder=True)
+        pool_size = pool_updates * batch_size
+        texts = _shuffled_records(files, num_records, seed, first_pool * pool_size)
+        pools = texts.batch(pool_size, drop_remainder=True)
         numbered = tf.data.Dataset.zip((tf.data.experimental.Counter(first_pool), pools))
-        updates = numbered.flat_map(
-            lambda pool, records: tf.data.Dataset.from_tensor_slices(
-                _updates_of_similar_length(parse(records, names), pool_updates, batch_size, seed, pool)))
+
+        def updates_of(pool, serialized):
+            places = pool * pool_size + tf.range(pool_size, dtype=tf.int64)
+            return tf.data.Dataset.from_tensor_slices(_updates_of_similar_length(
+                read(serialized, places), pool_updates, batch_size, seed, pool))
+
+        updates = numbered.flat_map(updates_of)
         parts = updates.skip(first_update).flat_map(
             lambda update: tf.data.Dataset.from_tensor_slices(
                 _split(update, replicas * num_parts)))
@@ -189,6 +236,27 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
         return parts.map(trim).prefetch(4)
 
     return input_fn
+
+
+def _reader(files, names, rules, seed):
+    """A function of (serialized [N], numbers int64 [N]) -> features.
+
+    Masks of records without any are decided by the seed and a record's number.
+
+    Raises:
+      UserError: masks are to be drawn, and there are no rules.
+    """
+    if not without_masks(files):
+        return lambda serialized, numbers: parse(serialized, names)
+    if rules is None:
+        raise UserError("%s: the records hold no masks, and only masked-LM training draws some" % files[0])
+
+    def read(serialized, numbers):
+        texts = parse(serialized, UNMASKED)
+        masked = dynamic_masking.mask(texts["input_ids"], texts["word_starts"], rules, seed, numbers)
+        return {name: masked[name] for name in names}
+
+    return read
 
 
 def _shuffled_records(files, num_records, seed, skip):
@@ -239,19 +307,28 @@ def _parts_of_worker(parts, context):
     return parts.enumerate().filter(mine).map(lambda _, part: part)
 
 
-def evaluation_input_fn(files, names, batch_size):
+def evaluation_input_fn(files, names, batch_size, rules=None):
     """An input_fn that reads every record once.
+
+    Masks of records without any are those of the record's place in the files, always the same.
+
+    Args:
+      files: TFRecord files.
+      names: features to read.
+      batch_size: B.
+      rules: `masking.Rules`, for records without masks.
 
     Returns:
       input_fn() -> tf.data.Dataset of features [B, ...] with `totals` and "record" [B], the place of
       each text in the files: batches hold texts of similar length, so the order is another.
     """
+    read = _reader(files, names, rules, EVALUATION_SEED)
+
     def input_fn():
         records = tf.data.TFRecordDataset(files).enumerate().batch(MAX_POOL_UPDATES * batch_size)
 
         def sort(numbers, serialized):
-            pool = parse(serialized, names)
-            pool["record"] = numbers
+            pool = dict(read(serialized, numbers), record=numbers)
             by_length = tf.argsort(tf.reduce_sum(pool["input_mask"], axis=1), stable=True)
             return tf.data.Dataset.from_tensor_slices(
                 {name: tf.gather(values, by_length) for name, values in pool.items()}).batch(batch_size)

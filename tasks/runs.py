@@ -13,7 +13,9 @@ import re
 import tensorflow.compat.v1 as tf
 
 from bert import checkpoints
+from bert import masking
 from bert import records
+from bert import tfrecord
 from bert.optimization import Schedule
 from bert.tokenization import load_vocab
 from tasks import encoders
@@ -134,26 +136,46 @@ def on_corpus(values, model, task, make_model_fn=None, teacher_config=None, more
         raise UserError("--eval_file: --do_eval needs it")
     if values.do_train and not values.input_file:
         raise UserError("--input_file: --do_train needs it")
-    train_files = files.matching_files(values.input_file, "input_file") if values.do_train else []
-    eval_files = files.matching_files(values.eval_file, "eval_file") if values.eval_file else []
+    train_files = tfrecord.matching_files(values.input_file, "input_file") if values.do_train else []
+    eval_files = tfrecord.matching_files(values.eval_file, "eval_file") if values.eval_file else []
     for config in filter(None, (model.config, teacher_config)):
         for names in filter(None, (train_files, eval_files)):
             _check_records(config, names)
+    rules = _read_rules(values, model.files.vocab_file, [names for names in (train_files, eval_files) if names])
     if values.do_train:
         # Reading all of a large corpus for a digest would take long.
         sizes = {os.path.basename(name): os.path.getsize(name) for name in train_files + eval_files}
         run = open_run(values, model, dict(sizes, **(more_settings or {})))
         if run:
-            train(values, run, model, task, train_files, eval_files, make_model_fn)
+            train(values, run, model, task, train_files, eval_files, make_model_fn, rules=rules)
     if values.do_eval:
         checkpoint = best_model(values).checkpoint
-        figures = evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size)
+        figures = evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size, rules)
         write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
 
 
 def _check_records(config, names):
     records.count_records(names[0])  # TensorFlow's reader tells less about a file that holds none
-    check_length(config, records.first_length(names), names[0])
+    check_length(config, records.longest_of_first(names), names[0])
+
+
+def _read_rules(values, vocab_file, sets):
+    """The `masking.Rules` by which masks are drawn; None where all records hold masks.
+
+    Args:
+      values: flags of `training.flags.define_masking_flags`.
+      vocab_file: of the model that is trained.
+      sets: lists of TFRecord files.
+    """
+    given = [name for name in flags.MASKING_FLAGS if getattr(values, name) is not None]
+    if any([records.without_masks(names) for names in sets]):
+        return masking.rules_for(
+            load_vocab(vocab_file), **{flags.MASKING_FLAGS[name]: getattr(values, name) for name in given})
+    if given:
+        raise UserError("--%s=%s: %s holds masks already; leave the flag out, or make records without masks "
+                        "(bert.create_pretraining_data --masking=dynamic)"
+                        % (given[0], getattr(values, given[0]), sets[0][0]))
+    return None
 
 
 def open_run(values, model, more_settings):
@@ -194,7 +216,7 @@ def open_run(values, model, more_settings):
     return Run(strategy, devices, settings)
 
 
-def train(values, run, model, task, train_files, select_files, make_model_fn=None, contents=None):
+def train(values, run, model, task, train_files, select_files, make_model_fn=None, contents=None, rules=None):
     """Trains to the end, or goes on where the run was stopped.
 
     The run folder is begun when the graph is built: a run that is refused leaves none, and the next is not
@@ -209,6 +231,7 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
       select_files: TFRecord files that choose the best checkpoint; (): the last is the best.
       make_model_fn: function of (schedule, init, progress) -> model_fn; None: plain training on the task.
       contents: dict of name -> text; files of the run folder beside config.json and vocab.txt.
+      rules: `masking.Rules`, for records without masks.
     """
     num_texts = sum(map(records.count_records, train_files))
     schedule = read_schedule(values, num_texts, model.config.model_type)
@@ -233,8 +256,8 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
         make_model_fn(schedule, init, progress),
         lambda start: records.training_input_fn(
             train_files, task.feature_names, values.train_batch_size, schedule.num_parts, values.random_seed,
-            start),
-        config, schedule.num_train_steps, _selection(values, model, task, select_files))
+            start, rules),
+        config, schedule.num_train_steps, _selection(values, model, task, select_files, rules))
     print("%s: finished at step %d%s" % (
         values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
 
@@ -246,9 +269,9 @@ def _begin(folder, run, model, contents):
     run_folder.begin(folder, run.settings, contents)
 
 
-def _selection(values, model, task, select_files):
+def _selection(values, model, task, select_files, rules):
     def evaluate_one(checkpoint):
-        figures = evaluate(model.config, task, checkpoint, select_files, values.eval_batch_size)
+        figures = evaluate(model.config, task, checkpoint, select_files, values.eval_batch_size, rules)
         print("%s  %s" % (os.path.basename(checkpoint), "  ".join(
             "%s %.4f" % (name, figures[name]) for name in task.figures_to_select)), flush=True)
         return figures
@@ -258,14 +281,17 @@ def _selection(values, model, task, select_files):
         task.figures_to_select[values.select_by], values.early_stopping)
 
 
-def evaluate(config, task, checkpoint, record_files, batch_size, **arguments):
+def evaluate(config, task, checkpoint, record_files, batch_size, rules=None, **arguments):
     """The task's figures of a checkpoint; arguments: further ones of `task.figures`."""
-    return task.figures(answers(config, task, checkpoint, record_files, batch_size), **arguments)
+    return task.figures(answers(config, task, checkpoint, record_files, batch_size, rules), **arguments)
 
 
-def answers(config, task, checkpoint, record_files, batch_size):
-    """What the model answers to every record: dict of arrays, see the task's `outputs`."""
-    input_fn = records.evaluation_input_fn(record_files, task.feature_names, batch_size)
+def answers(config, task, checkpoint, record_files, batch_size, rules=None):
+    """What the model answers to every record: dict of arrays, see the task's `outputs`.
+
+    rules: `masking.Rules`, for records without masks.
+    """
+    input_fn = records.evaluation_input_fn(record_files, task.feature_names, batch_size, rules)
     with restoring(checkpoint):
         return run_model(task_model_fn(config, task), input_fn, checkpoint)
 

@@ -41,15 +41,20 @@ def google_modeling():
     return _load("modeling")
 
 
-def run_google_script(name, *arguments):
-    """Runs one of Google's scripts, its own `bert` package before ours, in a process of its own."""
-    # Their flags are defined as the script is loaded and would clash with ours in one process.
+def google_command(name, *arguments):
+    """(command line, folder, environment) of one of Google's scripts, its own `bert` package before ours."""
     folder = os.path.dirname(os.path.dirname(_path("__init__")))
     for needed in ("tokenization", name):
         _path(needed)
-    return subprocess.run(
-        [sys.executable, os.path.join(folder, "bert", name + ".py")] + list(arguments), cwd=folder,
-        env=dict(os.environ, PYTHONPATH=folder), check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    line = [sys.executable, os.path.join(folder, "bert", name + ".py")] + list(arguments)
+    return line, folder, dict(os.environ, PYTHONPATH=folder)
+
+
+def run_google_script(name, *arguments):
+    """Runs one of Google's scripts in a process of its own, where its flags do not clash with ours."""
+    line, folder, environment = google_command(name, *arguments)
+    return subprocess.run(line, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
 
 
 def _load(name):

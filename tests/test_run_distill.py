@@ -137,6 +137,7 @@ REFUSED_ON_CORPUS = {
 
 REFUSED_ON_TASK = {
     "records": (["--input_file=/x"], "--input_file=/x: not for --task=classification"),
+    "masking": (["--masked_lm_prob=0.3"], "--masked_lm_prob=0.3: not for --task=classification"),
     "a missing file": (["--unlabeled_file=/absent.txt"], "--unlabeled_file=/absent.txt: no such file"),
     "a teacher that is no classifier": (["--teacher_checkpoint={pretrained}", "--max_seq_length=32"],
                                         "no labels.txt is beside it; --prediction_weight=0 does without"),

@@ -6,15 +6,21 @@ import shutil
 import socket
 import time
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from bert import masking
+from bert import records
+from bert.draws import Draws, keys_of
+from bert.tokenization import load_vocab
 from tests import commands
 from tests import tiny
 from tests.commands import contents
 from tests.commands import read
 from tests.graphs import largest_difference
 from tests.graphs import weights_in
+from training import loop
 
 HELP = {
     "run_pretraining.py": "--input_file", "run_distill.py": "--layer_map", "run_classifier.py": "--data_dir",
@@ -25,6 +31,26 @@ NOISE = ("Warning", "WARNING", "deprecated", "INFO", "tensorflow/", "\r", "\x1b"
 
 def last_weights(folder):
     return weights_in(tf.train.latest_checkpoint(folder))
+
+
+# path: TFRecords without masks; texts: list of (input_ids, word_starts).
+Unmasked = collections.namedtuple("Unmasked", "path texts")
+
+
+@pytest.fixture(scope="module")
+def unmasked(world):
+    """240 texts of ten characters, with words of one or two."""
+    vocab, draw = load_vocab(world.vocabulary), np.random.RandomState(0)
+    found = []
+    for number in range(240):
+        words = [draw.choice(tiny.CHARACTERS[:10], 1 + (place + number) % 2) for place in range(2 + number % 14)]
+        tokens = ["[CLS]"] + [character for word in words for character in word] + ["[SEP]"]
+        starts = [1] + [start for word in words for start in [1, 0][:len(word)]] + [1]
+        found.append(([vocab[token] for token in tokens], starts))
+    path = os.path.join(world.folder, "unmasked.tfrecord")
+    records.write_records(path, [records.serialize({"input_ids": ids, "word_starts": starts})
+                                 for ids, starts in found])
+    return Unmasked(path, found)
 
 
 @pytest.fixture
@@ -93,18 +119,20 @@ def test_a_run_folder_refuses_other_records_under_the_same_name(teacher, corpus_
     assert result.code == 1 and "begun with corpus.tfrecord=" in result.err
 
 
-def test_a_run_killed_in_the_middle_ends_with_the_weights_of_an_unbroken_one(pretrain, world, corpus_records):
-    flags = ("--eval_file=" + corpus_records, "--num_train_steps=24", "--save_checkpoints_steps=6",
+@pytest.mark.parametrize("masks", ["written", "drawn"])
+def test_a_run_killed_in_the_middle_ends_with_the_weights_of_an_unbroken_one(
+        masks, pretrain, world, corpus_records, unmasked):
+    path = corpus_records if masks == "written" else unmasked.path
+    flags = ("--input_file=" + path, "--eval_file=" + path, "--num_train_steps=24", "--save_checkpoints_steps=6",
              "--learning_rate=1e-2")
     unbroken, result = pretrain("unbroken", *flags)
     assert result.code == 0, result.err
     killed = os.path.join(os.path.dirname(unbroken), "killed")
     process = commands.start(
-        "run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + killed,
-        "--vocab_file=" + world.vocabulary, "--student_config_file=" + world.student, "--do_train",
-        "--train_batch_size=16", *flags)
+        "run_pretraining.py", "--output_dir=" + killed, "--vocab_file=" + world.vocabulary,
+        "--student_config_file=" + world.student, "--do_train", "--train_batch_size=16", *flags)
     deadline = time.time() + 60
-    while not os.path.exists(os.path.join(killed, "model.ckpt-6.index")):
+    while loop.last_step(killed) < 6:
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.01)
     process.kill()
@@ -114,6 +142,26 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_an_unbroken_one(pre
     assert result.code == 0 and "going on from step " in result.out
     assert largest_difference(last_weights(killed), last_weights(unbroken)) == 0.0
     assert json.loads(read(killed, "evaluations.json")) == json.loads(read(unbroken, "evaluations.json"))
+
+
+def test_records_without_masks_are_masked_as_the_flags_say(pretrain, unmasked, world):
+    flags = ("--masked_lm_prob=0.4", "--max_predictions_per_seq=6", "--max_ngram=2")
+    folder, result = pretrain(
+        "run", "--input_file=" + unmasked.path, "--eval_file=" + unmasked.path, "--do_eval", "--num_train_steps=60",
+        "--save_checkpoints_steps=20", "--learning_rate=1e-2", *flags)
+    assert (result.code, result.err) == (0, "")
+    losses = [found["masked_lm_loss"] for found in json.loads(read(folder, "evaluations.json"))]
+    assert len(losses) == 3 and losses[0] > losses[1] > losses[2]
+    assert losses[2] < 2.5  # log(154), of any character, is 5.04, and of the ten that occur 2.30
+    figures = json.loads(read(folder, "eval.json"))
+    assert figures["masked_lm_loss"] == losses[2]  # measured again, with the same masks
+    longest = max(len(ids) for ids, _ in unmasked.texts)
+    input_ids, starts = (np.array([values + [0] * (longest - len(values)) for values in rows])
+                         for rows in zip(*unmasked.texts))
+    written = masking.mask(
+        input_ids, [len(ids) for ids, _ in unmasked.texts], masking.rules_for(load_vocab(world.vocabulary), 0.4, 6, 2),
+        Draws(keys_of(records.EVALUATION_SEED, np.arange(len(input_ids)))), starts == 1)
+    assert figures["predictions"] == written.counts.sum()
 
 
 # weights: as from `weights_in`; errors: what each process wrote to stderr.
@@ -210,16 +258,24 @@ REFUSED = {
     "no records": (["{model}", "--input_file={corpus}"], "{corpus}: record 0 is cut off"),
     "nothing to measure on": (["{model}", "--do_eval"], "--eval_file: --do_eval needs it"),
     "texts too long": (["--bert_config_file={short}"], "corpus.tfrecord: the model takes 16 tokens"),
+    "unmasked texts too long": (["--bert_config_file={short}", "--input_file={unmasked}"],
+                                "unmasked.tfrecord: the model takes 16 tokens"),
+    "masks that are written": (["{model}", "--max_ngram=2"],
+                               "--max_ngram=2: {records} holds masks already; leave the flag out, or make records"),
+    "some masks that are written": (["{model}", "--input_file={unmasked},{records}"],
+                                    "{unmasked}: records without masks, and those of {records} have masks"),
+    "a share over 1": (["{model}", "--masked_lm_prob=1.5"], "flag --masked_lm_prob=1.5: "),
     "nothing to do": (["{model}", "--nodo_train"], "--do_train or --do_eval: at least one is needed")}
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED))
 def test_what_is_refused_is_told_in_one_line_and_leaves_no_folder(
-        case, world, corpus_records, forks, tmp_path):
+        case, world, corpus_records, unmasked, forks, tmp_path):
     short = tiny.write_model(tmp_path / "short.json", tiny.TEACHER,
                              len(read(world.vocabulary).splitlines()), max_position_embeddings=16)
     longer = tiny.write_lines(tmp_path / "longer.txt", read(world.vocabulary).splitlines() + ["more"])
-    places = dict(world._asdict(), short=short, longer=longer, model="--student_config_file=" + world.student)
+    places = dict(world._asdict(), short=short, longer=longer, model="--student_config_file=" + world.student,
+                  records=corpus_records, unmasked=unmasked.path)
     flags, message = REFUSED[case]
     result = forks.run(
         "run_pretraining.py", "--input_file=" + corpus_records, "--vocab_file=" + world.vocabulary,

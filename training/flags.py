@@ -14,6 +14,9 @@ WITHOUT_EFFECT_ON_TRAINING = frozenset([
     "eval_batch_size", "num_gpus", "num_cpu_replicas", "vocab_file", "bert_config_file",
     "student_config_file", "labels_file"])
 
+# Those of `define_masking_flags`, and what they are to `bert.masking.rules_for`.
+MASKING_FLAGS = {
+    "masked_lm_prob": "probability", "max_predictions_per_seq": "max_predictions", "max_ngram": "max_ngram"}
 
 # Those of `define_text_flags`.
 TEXT_FLAGS = (
@@ -103,6 +106,21 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
 def define_select_flag(choices):
     """--select_by; the first choice is the default."""
     flags.DEFINE_enum("select_by", choices[0], choices, "The figure that chooses the best checkpoint.")
+
+
+def define_masking_flags():
+    """Flags of masks that are drawn while records are read: `MASKING_FLAGS`."""
+    flags.DEFINE_float(
+        "masked_lm_prob", None,
+        "Share of a text's tokens that is masked, for records without masks (--masking=dynamic). Default: 0.15.",
+        lower_bound=0.0, upper_bound=1.0)
+    flags.DEFINE_integer(
+        "max_predictions_per_seq", None, "Masked tokens of a text at most, for records without masks. Default: 20.",
+        lower_bound=1)
+    flags.DEFINE_integer(
+        "max_ngram", None,
+        "Words that are masked together at most, for records without masks: n in a row with weight "
+        "max_ngram + 1 - n. Default: 1.", lower_bound=1, upper_bound=16)
 
 
 def define_text_flags(settings_of="--init_checkpoint"):

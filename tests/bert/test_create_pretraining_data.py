@@ -1,4 +1,5 @@
 import collections
+import errno
 import glob
 import json
 import os
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from bert import corpus
 from bert import create_pretraining_data as creation
+from bert import encoding
+from bert import local_runner
 from bert import records
 from bert import tokenization
 from tests import peer
@@ -206,8 +210,10 @@ def test_documents_and_copies_are_shuffled_together(folder):
 # ---- the same bytes
 
 def test_the_seed_decides_every_byte_whatever_the_number_of_workers(folder, monkeypatch):
-    monkeypatch.setattr(creation, "TASK_BYTES", 300)
-    monkeypatch.setattr(creation, "BUCKET_BYTES", 20000)
+    monkeypatch.setattr(corpus, "CELL_BYTES", 2000)
+    monkeypatch.setattr(corpus, "WINDOW_BYTES", 500)
+    monkeypatch.setattr(local_runner, "BATCH_BYTES", 300)
+    monkeypatch.setattr(local_runner, "BUCKET_BYTES", 2000)
     found = []
     for workers, seed in ((1, 1), (3, 1), (1, 2)):
         _, shards = create(folder, documents(30), 2, workers, random_seed=seed)
@@ -220,9 +226,8 @@ def test_the_seed_decides_every_byte_whatever_the_number_of_workers(folder, monk
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_do_the_work(folder, monkeypatch, num_workers):
-    log, encode = folder / "log", creation.Encoder.encode
-    monkeypatch.setattr(creation, "TASK_BYTES", 300)
-    monkeypatch.setattr(creation.Encoder, "encode", lambda self, sentences: (
+    log, encode = folder / "log", encoding.Encoder.encode
+    monkeypatch.setattr(encoding.Encoder, "encode", lambda self, sentences: (
         log.open("a").write("%d\n" % os.getpid()), encode(self, sentences))[1])
     create(folder, documents(30), num_workers=num_workers)
     assert (str(os.getpid()) in log.read_text().split()) == (num_workers == 1)
@@ -336,32 +341,194 @@ def test_a_file_that_only_has_the_manifests_name_is_not_lost(folder, content):
     assert (folder / "out" / "a.tfrecord.json").read_text() == content
 
 
-def test_a_run_killed_between_two_shards_leaves_only_whole_ones(folder, monkeypatch):
+class Died(BaseException):
+    """In place of a kill."""
+
+
+def dying_at(call, function):
+    """`function`, dying at its call number `call`."""
+    calls = []
+
+    def dying(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise Died()
+        return function(*arguments)
+
+    return dying
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_run_killed_between_two_shards_redoes_only_the_others(folder, monkeypatch, num_workers):
+    monkeypatch.setattr(local_runner, "BUCKET_BYTES", 2000)
     _, shards = create(folder, documents(30), num_shards=3)
     expected = contents(folder / "out")
     create(folder, documents(30), num_shards=3, random_seed=2)
-
-    def die_in_the_second(path, examples, made=[]):  # noqa: B006 - counts the calls
-        def until(limit):
-            for number, example in enumerate(examples):
-                if made and number == limit:
-                    os._exit(9)
-                yield example
-
-        write_records(path, until(50))
-        made.append(path)
-
-    write_records = records.write_records
-    child = os.fork()
-    if not child:
-        monkeypatch.setattr(records, "write_records", die_in_the_second)
-        create(folder, documents(30), num_shards=3)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] >> 8 == 9
-    assert contents(folder / "out") == {shards[0]: expected[shards[0]]}
-    create(folder, documents(30), num_shards=3)
-    assert contents(folder / "out") == expected
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(local_runner, "_join", dying_at(2, local_runner._join))
+        create(folder, documents(30), num_shards=3, num_workers=num_workers)
+    done, = contents(folder / "out")
+    assert contents(folder / "out")[done] == expected[done]
+    written = os.stat(done).st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(local_runner, "_spill", None)  # the text is not read again
+        assert create(folder, documents(30), num_shards=3)[0]["predictions"] == 2400
+    assert contents(folder / "out") == expected and os.stat(done).st_mtime_ns == written
     assert len(os.listdir(str(folder / "out"))) == 4
+
+
+def test_a_run_killed_while_it_reads_begins_again(folder, monkeypatch):
+    create(folder, documents(30))
+    expected = contents(folder / "out")
+    create(folder, documents(5))
+    before = contents(folder / "out")
+    left = folder / "out" / ".a.tfrecord.making"
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(local_runner.shutil, "rmtree", lambda *_, **__: None)  # a kill clears nothing away
+        patch.setattr(local_runner, "_over_ranges", dying_at(1, None))
+        create(folder, documents(30))
+    (left / "00000-1").write_bytes(b"half of what was to be written")
+    assert contents(folder / "out") == before
+    create(folder, documents(30))
+    assert contents(folder / "out") == expected and not left.exists()
+
+
+def test_what_another_job_left_is_not_taken_up(folder, monkeypatch):
+    create(folder, documents(30))
+    expected = contents(folder / "out")
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(local_runner, "_join", dying_at(1, None))
+        create(folder, documents(5))
+    create(folder, documents(30))
+    assert contents(folder / "out") == expected
+
+
+def test_a_full_disk_is_told_and_what_is_done_stays(folder, monkeypatch):
+    create(folder, documents(30), num_shards=2)
+    expected = contents(folder / "out")
+    create(folder, documents(5), num_shards=2)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local_runner.shutil, "copyfileobj", full)
+        with pytest.raises(UserError, match="out: the disk is full; make room and run the same command again"):
+            create(folder, documents(30), num_shards=2)
+    assert contents(folder / "out") == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(local_runner, "_spill", None)
+        create(folder, documents(30), num_shards=2)
+    assert contents(folder / "out") == expected
+
+
+# ---- texts as they come
+
+@pytest.mark.parametrize("text, expected", [
+    ("\ufeff%s\r\n\r\n%s\r\n", 2), ("%s\x00\n\x00\n\n%s", 2), ("\n\n \n%s\n\n\n\n%s\n\n", 2)],
+    ids=["windows", "nul", "blank"])
+def test_marks_and_line_ends_are_no_text(folder, text, expected):
+    counts, shards = create(folder, text % (sentence(0, 3), sentence(9, 4)), dupe_factor=1)
+    assert sorted(map(unmasked, read(shards))) == sorted([sentence(0, 3), sentence(9, 4)])
+    assert counts["documents"] == expected
+
+
+def test_a_document_of_one_character_is_a_sample_with_one_prediction(folder):
+    _, shards = create(folder, CHARS[5], dupe_factor=3)
+    assert [(unmasked(record), sum(record["masked_lm_weights"])) for record in read(shards)] == [(CHARS[5], 1)] * 3
+
+
+@pytest.mark.parametrize("samples, instances", [("sentence", 1), ("packed", -(-3400000 // 14))])
+def test_a_line_of_ten_megabytes_is_a_sentence(folder, samples, instances):
+    counts, _ = create(folder, CHARS[:100] * 34000, samples=samples, dupe_factor=1)
+    assert (counts["sentences"], counts["tokens"], counts["instances"]) == (1, 3400000, instances)
+
+
+def test_bad_lines_are_left_out_on_request(folder):
+    text = sentence(0, 5).encode("utf-8") + b"\n\xff\n" + sentence(9, 6).encode("utf-8")
+    counts, shards = create(folder, text, errors="skip", dupe_factor=1)
+    assert sorted(map(unmasked, read(shards))) == sorted([sentence(0, 5), sentence(9, 6)])
+    assert counts["bad_lines"] == 1
+
+
+def test_rows_of_json_lines_give_the_records_of_their_text(folder):
+    lines = [json.dumps({"body": "%s。%s" % (sentence(0, 5), sentence(20, 6))})]
+    _, shards = create(folder, "\n".join(lines), text_key="body", split_sentences=True, dupe_factor=1)
+    found = sorted(len(unmasked(record)) for record in read(shards))
+    assert found[0] == 6 and found[1] == len(sentence(0, 5) + "[UNK]")
+
+
+# ---- duplicates
+
+POSTING = sentence(0, 200)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("dedup, left", [("none", 4), ("exact", 3), ("near", 2)])
+def test_of_duplicates_the_first_document_stays(folder, dedup, left, num_workers):
+    texts = [POSTING, sentence(100, 90), POSTING + "  ", POSTING[:150] + CHARS[0] + POSTING[151:]]
+    counts, shards = create(folder, "\n\n".join(texts), dedup=dedup, dupe_factor=1, max_seq_length=256,
+                            max_predictions_per_seq=20, num_workers=num_workers)
+    kept = (texts[:2] + texts[3:] + texts[2:3])[:left]
+    assert sorted(map(unmasked, read(shards))) == sorted(text.strip() for text in kept)
+    assert (counts["documents"], counts["duplicates"]) == (4, 4 - left)
+
+
+# ---- whole words, other records
+
+WORDS = ["聚氯乙烯", "乙烯", "PVC-U"]
+
+
+@pytest.fixture
+def terms(folder):
+    """A folder whose vocabulary and user dictionary know `WORDS`."""
+    (folder / "vocab.txt").write_text("\n".join(SPECIAL + list("聚氯乙烯的和") + ["pvc", "-", "u"]), encoding="utf-8")
+    (folder / "terms.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    return folder
+
+
+def test_whole_words_are_masked_together_and_predicted_as_plain_tokens(terms):
+    text = "聚氯乙烯的PVC-U和乙烯"
+    counts, shards = create(terms, text, do_whole_word_mask=True, user_dict=str(terms / "terms.txt"),
+                            max_seq_length=32, dupe_factor=300, masked_lm_prob=0.3)
+    words = [{1, 2, 3, 4}, {5}, {6, 7, 8}, {9}, {10, 11}]
+    seen = set()
+    for record in read(shards):
+        chosen = {place for place, weight in zip(record["masked_lm_positions"], record["masked_lm_weights"]) if weight}
+        assert chosen and all(word <= chosen or not word & chosen for word in words)
+        seen.update(place for place in chosen)
+    assert seen == set(range(1, 12))
+    assert (counts["words"], counts["tokens"], counts["unaligned_tokens"]) == (5, 11, 0)
+
+
+def test_words_stay_whole_where_a_sentence_is_cut(terms):
+    _, shards = create(terms, "的" + "聚氯乙烯" * 30, do_whole_word_mask=True, user_dict=str(terms / "terms.txt"),
+                       dupe_factor=20, masked_lm_prob=0.3)
+    for record in read(shards):
+        chosen = [place for place, weight in zip(record["masked_lm_positions"], record["masked_lm_weights"]) if weight]
+        assert len(chosen) == 4 or 1 in chosen or 14 in chosen
+
+
+def test_records_without_padding_hold_the_same(folder):
+    padded, unpadded = (read(create(folder, documents(20), pad=pad)[1]) for pad in (True, False))
+    for long, short in zip(padded, unpadded):
+        assert len(short["input_ids"]) == len(short["input_mask"]) == len(short["segment_ids"]) == sum(
+            long["input_mask"])
+        for name, values in short.items():
+            assert long[name] == values + [0] * (len(long[name]) - len(values))
+
+
+def test_records_to_be_masked_later_hold_tokens_and_word_starts_once(terms):
+    _, shards = create(terms, "聚氯乙烯的PVC-U\n乙烯", masking="dynamic", do_whole_word_mask=True, dupe_factor=1,
+                       user_dict=str(terms / "terms.txt"))
+    found = {"".join((SPECIAL + list("聚氯乙烯的和") + ["pvc", "-", "u"])[number] for number in record["input_ids"]):
+             record["word_starts"] for record in read(shards) if set(record) == {"input_ids", "word_starts"}}
+    assert found == {"[CLS]聚氯乙烯的pvc-u[SEP]": [1, 1, 0, 0, 0, 1, 1, 0, 0, 1], "[CLS]乙烯[SEP]": [1, 1, 0, 1]}
+
+
+def test_without_whole_words_every_token_begins_one(folder):
+    _, shards = create(folder, sentence(0, 5), masking="dynamic", dupe_factor=1)
+    assert [record["word_starts"] for record in read(shards)] == [[1] * 7]
 
 
 # ---- the command
@@ -383,8 +550,14 @@ ERRORS = {
     "missing": (["--input_file=b.txt,c*.txt"], "--input_file=b.txt: no such file"),
     "vocabulary": (["--vocab_file=none.txt"], "none.txt: No such file or directory"),
     "encoding": (["--input_file=bad.txt"],
-                 "bad.txt:1: not UTF-8 at byte 1 of the line; convert the file (iconv -f GB18030 -t UTF-8 "
-                 "when it is in a Chinese encoding)"),
+                 "bad.txt:1: not UTF-8 at byte 1 of the line, 1 of the text; convert the file (iconv -f GB18030 -t "
+                 "UTF-8 when it is in a Chinese encoding)"),
+    "folder": (["--input_file=."], ".: Is a directory"),
+    "words": (["--user_dict=a.txt"], "--user_dict: has no effect without --do_whole_word_mask; add it"),
+    "dynamic": (["--masking=dynamic", "--max_ngram=2"],
+                "--max_ngram: masks are drawn when the records are read; give it to run_pretraining.py"),
+    "forms": (["--text_key=t", "--document_per_line"],
+              "--document_per_line: not needed with --text_key, a row is a document; leave it out"),
     "empty": (["--input_file=empty.txt"], "empty.txt: no text to make samples of"),
     "value": (["--samples=pairs"],
               "flag --samples=pairs: value should be one of <sentence|packed>; --help lists the flags"),
@@ -401,13 +574,13 @@ def test_errors_are_told_in_one_line_and_leave_nothing(folder):
     (folder / "a.txt").write_text(documents(2), encoding="utf-8")
     (folder / "bad.txt").write_bytes(b"\xcb\xe1\n")
     (folder / "empty.txt").write_text("\n\n")
-    # Together: most of a command's time is TensorFlow's start.
+    # Together: most of a command's time is its start.
     running = {name: command(folder, *arguments) for name, (arguments, _) in ERRORS.items()}
     for name, process in running.items():
         code, out, err = finish(process)
         *before, last = err.splitlines()
         assert (code, out, last) == (1, "", "create_pretraining_data.py: error: " + ERRORS[name][1])
-        assert all(line.startswith("text:") for line in before if line), name
+        assert all(line.startswith("samples:") for line in before if line), name
     assert glob.glob(str(folder / "out" / "*")) + glob.glob(str(folder / "out" / ".*")) == []
 
 
@@ -421,8 +594,10 @@ def test_the_command_says_what_it_did_and_then_that_it_is_finished(folder):
     (folder / "a.txt").write_text(documents(20) + "\n油" + sentence(0, 3), encoding="utf-8")
     code, out, _ = finish(command(folder, "--num_shards=2", "--max_seq_length=16", "--num_workers=2"))
     assert (code, out.splitlines()) == (0, [
-        "documents 21, sentences 81, tokens 644", "instances 810, predictions 1610",
-        "[UNK] 0.16 % of the tokens", "padding 37.8 % of the positions",
+        "documents 21, sentences 81, tokens 644", "[UNK] 0.16 % of the tokens",
+        "instances 810, of 10.0 tokens on average, predictions 1610",
+        "padding 37.8 % of the positions: sentences are shorter than --max_seq_length; --samples=packed or --pad=false "
+        "has less",
         "shards 2: out/a.tfrecord-00000-of-00002 ... out/a.tfrecord-00001-of-00002"])
     before = contents(folder / "out")
     code, out, err = finish(command(folder, "--num_shards=2", "--max_seq_length=16", "--num_workers=1"))
@@ -435,11 +610,9 @@ def test_the_command_says_what_it_did_and_then_that_it_is_finished(folder):
 
 
 def test_a_killed_run_leaves_neither_files_nor_workers_and_can_be_repeated(folder):
-    text = documents(2500)
-    (folder / "a.txt").write_text(text, encoding="utf-8")
-    process = command(folder, "--num_workers=2", "--dupe_factor=2", "--max_seq_length=16")
-    buckets = str(folder / "out" / ".a.tfrecord.buckets" / "*")
-    wait_for(lambda: any(map(os.path.getsize, glob.glob(buckets))) or process.poll() is not None)
+    (folder / "a.txt").write_text(documents(30000), encoding="utf-8")
+    process = command(folder, "--num_workers=2", "--max_seq_length=16")
+    wait_for(lambda: len(children(process.pid)) == 2 or process.poll() is not None)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -448,8 +621,14 @@ def test_a_killed_run_leaves_neither_files_nor_workers_and_can_be_repeated(folde
     assert len(workers) == 2
     wait_for(lambda: not any(is_running(worker) for worker in workers))
     assert glob.glob(str(folder / "out" / "*")) == []
-    create(folder, text, dupe_factor=1)
+    create(folder, documents(20), dupe_factor=1)
     assert sorted(os.listdir(str(folder / "out"))) == ["a.tfrecord", "a.tfrecord.json"]
+
+
+def test_the_command_does_without_tensorflow(folder):
+    (folder / "a.txt").write_text(documents(2), encoding="utf-8")
+    (folder / "tensorflow.py").write_text("raise ImportError('TensorFlow is not to be loaded')")
+    assert finish(command(folder, "--do_whole_word_mask", "--dedup=near"))[0] == 0
 
 
 def wait_for(condition, seconds=30):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies
 
-from bert.encoding import Encoder
+from bert.encoding import CONTINUES, UNALIGNED, Encoder
 from bert.tokenization import FullTokenizer
 from tests import peer
 
@@ -55,6 +55,65 @@ def test_remembered_words_are_forgotten_in_time(pair, monkeypatch):
     monkeypatch.setattr("bert.tokenization.MAX_CACHED_WORDS", 3)
     check(tokenizer, Encoder(tokenizer), ["a b ab ba a b ab ba bb"] * 2)
 
+
+# ---- places
+
+@settings(max_examples=500, deadline=None)
+@given(sentences=strategies.lists(strategies.one_of(
+    strategies.text(strategies.characters(blacklist_categories=[])), strategies.text(TEMPTING)), max_size=4))
+def test_a_sentence_cut_at_the_place_of_a_token_begins_with_that_token(pair, sentences):
+    tokenizer, encoder = pair
+    ids, ends = encoder.encode(sentences)
+    same_ids, same_ends, places = encoder.encode_with_places(sentences)
+    assert same_ids.tolist() == ids.tolist() and same_ends.tolist() == ends.tolist() and len(places) == len(ids)
+    starts = [0] + ends[:-1].tolist() if sentences else []
+    for sentence, start, end in zip(sentences, starts, ends):
+        tokens = tokenizer.convert_ids_to_tokens(ids[start:end].tolist())
+        known = [place for place in places[start:end].tolist() if place >= 0]
+        assert known == sorted(set(known))
+        for token, place in zip(tokens, places[start:end].tolist()):
+            assert (place == CONTINUES) == token.startswith("##")
+            assert place < 0 or tokenizer.tokenize(sentence[place:])[0] == token, ascii(sentence)
+
+
+@pytest.mark.parametrize("sentence, tokens, expected", [
+    ("中文 。中", "中 文 。 中", [0, 1, 3, 4]),
+    (" 中\n文", "中 文", [1, 3]),
+    ("中ab文", "中 ab 文", [0, 1, 3]),
+    ("文abb中", "文 ab ##b 中", [0, 1, CONTINUES, 4]),
+    ("中-ea,中", "中 [UNK] e ##a , 中", [0, 1, 2, CONTINUES, 4, 5]),
+    ("中zz文", "中 [UNK] 文", [0, 1, 3]),
+    ("\u200bab中", "ab 中", [0, 3]),                                  # what vanishes, at the front of a run
+    ("中\u200b文", "中 文", [0, 2]),                                  # a run of no token
+    ("文ab\u00b7abb\u00a0a中", "文 ab [UNK] ab ##b a 中",             # a run of four words
+     [0, 1, UNALIGNED, UNALIGNED, CONTINUES, UNALIGNED, 9]),
+    ("", "", []),
+])
+def test_places_are_those_of_the_characters(pair, sentence, tokens, expected):
+    tokenizer, encoder = pair
+    ids, ends, places = encoder.encode_with_places(["中", sentence, "文"])
+    assert tokenizer.convert_ids_to_tokens(ids.tolist()) == ["中"] + tokens.split() + ["文"]
+    assert places.tolist() == [0] + expected + [0]
+    assert ends.tolist() == [1, 1 + len(expected), 2 + len(expected)]
+
+
+def test_a_capital_sigma_costs_its_own_sentence_the_places_only(pair):
+    tokenizer, encoder = pair
+    lower = tokenizer.basic_tokenizer.do_lower_case
+    sentences = ["文a", "中Σa abb", "ab文"]
+    ids, ends, places = encoder.encode_with_places(sentences)
+    check(tokenizer, encoder, sentences)
+    assert places[:2].tolist() == [0, 1] and places[-2:].tolist() == [0, 2]
+    middle = places[ends[0]:ends[1]].tolist()
+    assert middle[-1] == CONTINUES and (middle[0] == UNALIGNED) == lower
+    assert all(place in (UNALIGNED, CONTINUES) for place in middle) == lower
+
+
+def test_no_sentences_have_no_places(pair):
+    assert [len(values) for values in pair[1].encode_with_places([])] == [0, 0, 0]
+
+
+# ---- real text
 
 @pytest.mark.skipif(not os.path.isdir(SHARED), reason="needs the shared data")
 @pytest.mark.parametrize("name", ["corpus/chemical_regulations.txt", "tasks/hazard_class/dev.tsv"])

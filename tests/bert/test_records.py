@@ -5,12 +5,17 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from bert import masking
 from bert import records
 from training import graph_mode  # noqa: F401
 from training.command import UserError
 
 LENGTHS = (4, 3, 2)
 FIRST = 1000  # the first token of a text is FIRST + its number, so that it can be told from any other
+MASK = 4
+# That first token is never masked.
+RULES = masking.rules_for({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": MASK}, probability=0.3)._replace(
+    never=tuple(range(FIRST, FIRST + 61)), substitutes=np.arange(10, 900, dtype=np.int32))
 
 
 def example(number, length, predictions=0, padded_to=None, most=None):
@@ -33,6 +38,12 @@ def labelled(number, length, labels):
             "segment_ids": [0] * length, "label_ids": labels}
 
 
+def unmasked(number, length):
+    """Features of a text without masks, with words of one or two tokens."""
+    return {"input_ids": [FIRST + number] + list(range(10, 9 + length)),
+            "word_starts": [1] + [int(place % 3 != number % 3) for place in range(length - 1)]}
+
+
 def write(path, examples):
     records.write_records(str(path), map(records.serialize, examples))
     return str(path)
@@ -45,6 +56,16 @@ def files(tmp_path_factory):
     draw = np.random.RandomState(0)
     texts = [example(number, length, predictions=1 + length // 7)
              for number, length in enumerate(draw.randint(1, 31, size=61).tolist())]
+    parts = (texts[:40], texts[40:45], [], texts[45:])
+    return [write(folder / str(number), part) for number, part in enumerate(parts)]
+
+
+@pytest.fixture(scope="module")
+def unmasked_files(tmp_path_factory):
+    """61 texts of 2 to 30 tokens, without masks, in three files of different size, and an empty one."""
+    folder = tmp_path_factory.mktemp("unmasked")
+    draw = np.random.RandomState(0)
+    texts = [unmasked(number, length) for number, length in enumerate(draw.randint(2, 31, size=61).tolist())]
     parts = (texts[:40], texts[40:45], [], texts[45:])
     return [write(folder / str(number), part) for number, part in enumerate(parts)]
 
@@ -87,9 +108,9 @@ def assert_same(one, other):
             np.testing.assert_array_equal(left[name], right[name])
 
 
-def error_of(function, *args):
+def error_of(function, *args, **kwargs):
     with pytest.raises(UserError) as caught:
-        function(*args)
+        function(*args, **kwargs)
     return str(caught.value)
 
 
@@ -152,6 +173,39 @@ def test_a_file_cut_anywhere_inside_a_record_is_damaged(tmp_path):
 def test_a_file_of_something_else_is_damaged(tmp_path):
     (tmp_path / "a").write_text("one sentence a line\n" * 9)
     assert "record 0 is cut off" in error_of(records.count_records, str(tmp_path / "a"))
+
+
+# ---- looking at the first records
+
+def test_records_tell_whether_they_hold_masks(files, unmasked_files, tmp_path):
+    assert records.without_masks(unmasked_files)
+    assert not records.without_masks(files)
+    assert not records.without_masks([write(tmp_path / "a", [])])
+    both = dict(unmasked(0, 5), **example(0, 5, 2))
+    assert not records.without_masks([write(tmp_path / "b", [both])])
+
+
+def test_records_with_and_without_masks_are_not_read_together(files, unmasked_files):
+    assert error_of(records.without_masks, unmasked_files[:1] + files[:1]) == (
+        "%s: records without masks, and those of %s have masks; give files of one kind"
+        % (unmasked_files[0], files[0]))
+
+
+def test_the_longest_of_the_first_records_is_found(monkeypatch, tmp_path):
+    path = write(tmp_path / "a", [unmasked(number, length) for number, length in enumerate((3, 9, 5, 12))])
+    assert records.longest_of_first([path]) == 12
+    monkeypatch.setattr(records, "FIRST_RECORDS", 3)
+    assert records.longest_of_first([path]) == 9
+
+
+def test_records_without_texts_are_refused(tmp_path):
+    path = write(tmp_path / "a", [])
+    assert error_of(records.longest_of_first, [path]) == path + ": no records"
+    path = write(tmp_path / "b", [unmasked(0, 5), {"label_ids": [1]}])
+    assert error_of(records.longest_of_first, [path]) == path + ": record 1 has no input_ids"
+    path = write(tmp_path / "c", [dict(unmasked(0, 5), word_starts=[1])])
+    assert error_of(records.longest_of_first, [path]).startswith(
+        path + ": record 0 has 5 input_ids and 1 word_starts; ")
 
 
 # ---- parsing
@@ -315,6 +369,63 @@ def test_workers_share_what_one_would_read(files, workers, replicas, num_parts):
     assert_same(together, alone)
 
 
+def test_masks_are_drawn_for_records_that_hold_none(unmasked_files):
+    for batch in batches(training(unmasked_files, rules=RULES), 30):
+        assert set(batch) == set(records.MASKED_LM_FEATURES) | {
+            "total_examples", "total_tokens", "total_predictions"}
+        lengths = batch["input_mask"].sum(axis=1)
+        words = (np.rint(lengths * 0.3), np.clip(np.rint(lengths * 0.3) - 1, 1, None))
+        counts = batch["masked_lm_weights"].sum(axis=1)
+        # One less where only words of two tokens were left.
+        assert ((counts <= words[0]) | (counts == 1)).all() and (counts >= words[1]).all()
+        assert (batch["masked_lm_weights"].sum(axis=0) > 0).all() and (batch["input_mask"].sum(axis=0) > 0).all()
+        assert batch["total_predictions"] == counts.sum() and batch["total_tokens"] == lengths.sum()
+
+
+def masks(batch):
+    """dict of a text's number -> (its masked tokens, what is predicted)."""
+    return {number: (ids[mask > 0].tolist(), positions[weights > 0].tolist())
+            for number, ids, mask, positions, weights in zip(
+                numbers(batch), batch["input_ids"], batch["input_mask"], batch["masked_lm_positions"],
+                batch["masked_lm_weights"])}
+
+
+def test_each_epoch_and_seed_draws_other_masks(unmasked_files):
+    # An update is an epoch.
+    epochs = [masks(batch) for seed in (1, 2) for batch in batches(
+        training(unmasked_files, 61, seed=seed, rules=RULES), 2)]
+    long = [number for number, (ids, _) in epochs[0].items() if len(ids) > 20]
+    assert len(long) > 15
+    for number in long:
+        assert len({str(epoch[number]) for epoch in epochs}) == 4
+
+
+def test_seeds_draw_other_masks_where_the_order_is_the_same(tmp_path):
+    path = write(tmp_path / "a", [unmasked(0, 30)])
+    assert len({str(masks(batches(training([path], 1, seed=seed, rules=RULES), 1)[0])) for seed in range(9)}) == 9
+
+
+@pytest.mark.parametrize("batch_size, num_parts, starts", [(5, 1, (1, 12, 25)), (6, 2, (9, 33)), (130, 2, (3,))])
+def test_a_run_that_goes_on_sees_the_masks_of_an_unbroken_one(unmasked_files, batch_size, num_parts, starts):
+    def run(start, updates):
+        return batches(training(unmasked_files, batch_size, num_parts=num_parts, seed=3, start_step=start,
+                                rules=RULES), updates * num_parts)
+
+    unbroken = run(0, 36)
+    for start in starts:
+        assert_same(run(start, 3), unbroken[start * num_parts:(start + 3) * num_parts])
+
+
+@pytest.mark.parametrize("replicas, num_parts", [(1, 4), (2, 2)])
+def test_the_parts_of_an_update_have_its_masks(unmasked_files, replicas, num_parts):
+    whole = batches(training(unmasked_files, 8, rules=RULES), 20)
+    parts = batches(training(unmasked_files, 8, num_parts=num_parts, rules=RULES), 20 * 4, context(replicas))
+    for number, update in enumerate(whole):
+        mine = parts[4 * number:4 * number + 4]
+        assert {number: found for part in mine for number, found in masks(part).items()} == masks(update)
+        assert {float(part["total_predictions"]) for part in mine} == {float(update["total_predictions"])}
+
+
 def test_workers_resume_together(files):
     shares = [[numbers(batch) for batch in batches(training(files, 8, start_step=start), 6, context(2, 2, 1))]
               for start in (0, 3)]
@@ -325,6 +436,16 @@ def test_a_batch_the_parts_do_not_divide_is_refused(files):
     message = "--train_batch_size=9: cannot be divided among %d replicas and %d accumulated parts"
     assert error_of(training(files, 9, num_parts=2)) == message % (1, 2)
     assert error_of(training(files, 9, num_parts=3), context(2)) == message % (2, 3)
+
+
+def test_records_without_masks_need_rules(unmasked_files):
+    message = unmasked_files[0] + ": the records hold no masks, and only masked-LM training draws some"
+    assert error_of(training, unmasked_files) == message
+    assert error_of(records.evaluation_input_fn, unmasked_files, records.MASKED_LM_FEATURES, 8) == message
+
+
+def test_rules_leave_masks_that_are_there(files):
+    assert_same(batches(training(files, rules=RULES), 5), batches(training(files), 5))
 
 
 def test_files_without_records_are_refused(tmp_path):
@@ -353,3 +474,20 @@ def test_evaluation_puts_texts_of_similar_length_together(files):
     found = batches(records.evaluation_input_fn(files, records.SEQUENCE, 8))
     lengths = [length for batch in found for length in batch["input_mask"].sum(axis=1)]
     assert lengths == sorted(lengths)
+
+
+def test_every_evaluation_has_the_same_masks_in_batches_of_any_size(unmasked_files, monkeypatch):
+    def by_record(batch_size):
+        found = {}
+        for batch in batches(records.evaluation_input_fn(
+                unmasked_files, records.MASKED_LM_FEATURES, batch_size, RULES)):
+            assert batch["record"].tolist() == numbers(batch)
+            assert batch["total_predictions"] == batch["masked_lm_weights"].sum()
+            found.update(masks(batch))
+        return found
+
+    first = by_record(8)
+    assert sorted(first) == list(range(61)) and by_record(8) == first
+    monkeypatch.setattr(records, "MAX_POOL_UPDATES", 2)
+    assert by_record(5) == first
+    assert len({str(positions) for _, positions in first.values()}) > 30
