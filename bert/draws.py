@@ -6,9 +6,9 @@ depend on which rows are drawn beside it, so the work can be divided in any way.
 
 import numpy as np
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, near 2^64 / golden ratio
-_FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, near 2^64 / golden ratio
+FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 class Draws:
@@ -25,7 +25,7 @@ class Draws:
     def bits(self, site, width):
         """The site's first `width` numbers of each stream: uint64 [N, width]; site: int from 0."""
         places = np.arange(1, width + 1, dtype=np.uint64) + np.uint64(site << 32)
-        return _mix(self._keys[:, np.newaxis] + places * _STEP)
+        return _mix(self._keys[:, np.newaxis] + places * STEP)
 
     def uniform(self, site, width):
         """`bits`, evenly from [0, 1): float64 [N, width]."""
@@ -47,15 +47,15 @@ def keys_of(*parts):
     """
     keys = np.zeros(1, np.uint64)
     for part in parts:
-        keys = _mix((keys ^ np.asarray(part).astype(np.uint64)) + _STEP)
+        keys = _mix((keys ^ np.asarray(part).astype(np.uint64)) + STEP)
     return keys
 
 
 def _mix(numbers):
     """Permutes uint64 so that each bit of a number depends on all; wraps around where it overflows."""
-    numbers = numbers ^ numbers >> _SHIFTS[0]
-    numbers *= _FACTORS[0]
-    numbers ^= numbers >> _SHIFTS[1]
-    numbers *= _FACTORS[1]
-    numbers ^= numbers >> _SHIFTS[2]
+    numbers = numbers ^ numbers >> SHIFTS[0]
+    numbers *= FACTORS[0]
+    numbers ^= numbers >> SHIFTS[1]
+    numbers *= FACTORS[1]
+    numbers ^= numbers >> SHIFTS[2]
     return numbers

@@ -182,12 +182,12 @@ class _Draws:
 
     def __init__(self, seed, numbers):
         """Args: as in `mask`."""
-        self._keys = _mix(tf.bitwise.bitwise_xor(numbers, _signed(draws.keys_of(seed)[0])) + _signed(draws._STEP))
+        self._keys = _mix(tf.bitwise.bitwise_xor(numbers, _signed(draws.keys_of(seed)[0])) + _signed(draws.STEP))
 
     def bits(self, site, width):
         """int64 [N, width]."""
         places = tf.range(1, tf.cast(width, tf.int64) + 1, dtype=tf.int64) + (site << 32)
-        return _mix(self._keys[:, tf.newaxis] + places * _signed(draws._STEP))
+        return _mix(self._keys[:, tf.newaxis] + places * _signed(draws.STEP))
 
     def uniform(self, site, width):
         """Evenly from [0, 1): float64 [N, width]."""
@@ -199,9 +199,9 @@ class _Draws:
 
 
 def _mix(numbers):
-    for shift, factor in zip(draws._SHIFTS, draws._FACTORS):
+    for shift, factor in zip(draws.SHIFTS, draws.FACTORS):
         numbers = tf.bitwise.bitwise_xor(numbers, _shift(numbers, int(shift))) * _signed(factor)
-    return tf.bitwise.bitwise_xor(numbers, _shift(numbers, int(draws._SHIFTS[-1])))
+    return tf.bitwise.bitwise_xor(numbers, _shift(numbers, int(draws.SHIFTS[-1])))
 
 
 def _shift(numbers, places):
