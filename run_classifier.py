@@ -1,4 +1,4 @@
-"""Fine-tunes, measures, applies and exports a text classifier: a BERT or a BiLSTM student.
+"""Fine-tunes, measures, applies and exports a text classifier: a BERT (or its kin) or a BiLSTM student.
 
     python run_classifier.py --data_dir=data --init_checkpoint=output/teacher \\
         --output_dir=output/classifier --do_train --do_eval
@@ -25,7 +25,7 @@ def define_flags():
     common.define_text_flags()
     common.define_model_flags()
     common.define_config_flags()
-    common.define_training_flags(32, 3.0, "5e-5 for a BERT, 1e-3 for a BiLSTM")
+    common.define_training_flags(32, 3.0, "1e-3 for a BiLSTM, 5e-5 else")
     common.define_select_flag(sorted(Classification.figures_to_select))
 
 

@@ -7,9 +7,11 @@
         --teacher_checkpoint=output/teacher_classifier --init_checkpoint=output/student \\
         --output_dir=output/student_classifier --do_train --do_eval --do_export
 
-The loss is a weighted sum of four terms: embedding, hidden_1 ... (each a student layer, learnt through a
+The loss is a weighted sum of terms: embedding, hidden_1 ... (each a student layer, learnt through a
 projection from the teacher's layer that --layer_map names), prediction (the teacher's soft answers) and label
-(the true ones, where there are some). Each is logged by its own name, unweighted; weight 0 switches one off.
+(the true ones, where there are some). More, those of other methods, wait for a weight: hard_label, logit_mse,
+cosine, token_similarity_1 ..., text_similarity, patience_1 ..., attention_1 ...; the help of --<term>_weight says
+what each is. Each term is logged by its own name, unweighted; weight 0 switches one off.
 On a task, every text of --unlabeled_file is mixed with the labelled ones. The teacher is a folder or
 checkpoint of run_pretraining.py or run_classifier.py, or of Google's; vocabulary, labels and text settings
 are the teacher's. A run that was stopped goes on when the same command is given again.
@@ -23,7 +25,8 @@ from absl import flags
 from training import command
 from bert import checkpoints
 from distill import layer_map
-from distill.model_fn import Weights, distillation_model_fn
+from distill import terms
+from distill.model_fn import distillation_model_fn
 from distill.teacher import Teacher
 from serving import export
 from tasks import classify
@@ -34,9 +37,24 @@ from tasks.classification import Classification
 from tasks.masked_lm import MaskedLm
 from training import files
 from training import flags as common
+from training import runtime
 from training.command import UserError
 
 DEFAULT_LABEL_WEIGHT = {"masked_lm": 0.0, "classification": 1.0}
+
+# Terms that are off unless they are given a weight, and what they are.
+MORE_TERMS = {
+    "hard_label": "cross-entropy with the teacher's likeliest class; of several labels a text, with those it "
+                  "gives more than a half.",
+    "logit_mse": "squared error of the logits, over classes (Tang et al. 2019).",
+    "cosine": "1 - cos between the states of the last pair of --layer_map, the student's projected (DistilBERT).",
+    "token_similarity": "squared error of the cosines between the tokens of a text, for each pair of --layer_map.",
+    "text_similarity": "squared error of the cosines between the texts of an update, each the mean of its states in "
+                       "the last pair of --layer_map. Only for updates in one part, on one device.",
+    "patience": "squared error of the first states ([CLS]), each of length 1, for each pair of --layer_map; the "
+                "student's is projected where it has another width (PKD).",
+    "attention": "squared error of the attention scores before the softmax, for each pair of --layer_map (TinyBERT). "
+                 "Both models must have attention, with as many heads."}
 
 
 def define_flags():
@@ -64,6 +82,8 @@ def define_flags():
     flags.DEFINE_float(
         "label_weight", None, "Weight of the label term. Default: 1 on a task, 0 on a corpus.",
         lower_bound=0.0)
+    for name, meaning in MORE_TERMS.items():
+        flags.DEFINE_float("%s_weight" % name, 0.0, "Weight of the %s term: %s" % (name, meaning), lower_bound=0.0)
     flags.DEFINE_float(
         "temperature", 1.0, "T of the prediction term: both models' logits are divided by it, the term is "
         "multiplied by its square.", lower_bound=1e-3)
@@ -148,16 +168,55 @@ def _read_recipe(values, teacher, model):
     """The loss: a function of the task -> `make_model_fn` of `runs.train`."""
     pairs = layer_map.parse(values.layer_map, model.config.num_layers, teacher.config.num_layers,
                             "the teacher (%s)" % values.teacher_checkpoint)
-    label_weight = values.label_weight
-    if label_weight is None:
-        label_weight = DEFAULT_LABEL_WEIGHT[values.task]
-    weights = Weights(values.embedding_weight, _hidden_weights(values.hidden_weights, pairs),
-                      values.prediction_weight, label_weight)
-    if not (weights.embedding or any(weights.hidden.values()) or weights.prediction or weights.label):
+    weights = _read_weights(values, pairs)
+    if not any(weights.values()):
         raise UserError("--embedding_weight, --hidden_weights, --prediction_weight, --label_weight: "
-                        "all are 0")
+                        "all are 0, and so are those of the other terms")
+    if values.attention_weight:
+        _check_heads(values, teacher, model)
+    if values.text_similarity_weight:
+        _check_one_part(values)
     return lambda task: functools.partial(
         distillation_model_fn, model.config, teacher, task, pairs, weights, values.temperature)
+
+
+def _read_weights(values, pairs):
+    """dict of what a term is logged as -> weight."""
+    by_term = {name: getattr(values, "%s_weight" % name) for name in terms.TERMS if name != "hidden"}
+    if by_term["label"] is None:
+        by_term["label"] = DEFAULT_LABEL_WEIGHT[values.task]
+    weights = {logged: weight for name, weight in by_term.items() for logged, _ in terms.instances(name, pairs)}
+    hidden = _hidden_weights(values.hidden_weights, pairs)
+    weights.update({logged: hidden[layer] for logged, (layer, _) in terms.instances("hidden", pairs)})
+    return weights
+
+
+def _check_heads(values, teacher, model):
+    """Raises UserError unless both models have attention, and as many heads."""
+    flag = "--attention_weight=%g" % values.attention_weight
+    heads = []
+    for config, source in ((model.config, "the student (%s)" % model.files.config_file),
+                           (teacher.config, "the teacher (%s)" % values.teacher_checkpoint)):
+        heads.append(getattr(config, "num_attention_heads", 0))
+        if not heads[-1]:
+            raise UserError("%s: %s is a %s and has no attention; --attention_weight=0 does without"
+                            % (flag, source, config.model_type))
+    if heads[0] != heads[1]:
+        raise UserError("%s: the student (%s) has %d heads a layer, and the teacher (%s) %d; they must be equal, or "
+                        "--attention_weight=0 does without"
+                        % (flag, model.files.config_file, heads[0], values.teacher_checkpoint, heads[1]))
+
+
+def _check_one_part(values):
+    """Raises UserError where an update is cut, so that not all of its texts can be compared with each other."""
+    for name in ("gradient_accumulation_steps", "num_cpu_replicas", "num_gpus"):
+        if getattr(values, name) > 1:
+            raise UserError("--text_similarity_weight=%g: compares all texts of an update, and --%s=%d cuts it into "
+                            "parts; give one of the two"
+                            % (values.text_similarity_weight, name, getattr(values, name)))
+    if runtime.cluster():
+        raise UserError("--text_similarity_weight=%g: compares all texts of an update, and several machines "
+                        "(TF_CONFIG) cut it into parts; leave it out" % values.text_similarity_weight)
 
 
 def _hidden_weights(texts, pairs):
@@ -183,8 +242,10 @@ def _on_task(values, teacher, teacher_files, model, make_model_fn, settings):
     for config in (teacher.config, model.config):
         runs.check_length(config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:
-        if values.prediction_weight:
-            _check_classes(values, teacher_files, data)
+        asked = [name for name, kind in terms.TERMS.items()
+                 if kind.needs == "logits" and getattr(values, "%s_weight" % name)]
+        if asked:
+            _check_classes(values, teacher_files, data, asked)
         classify.train(values, model, data, unlabeled_files, make_model_fn, settings)
     if values.do_eval:
         classify.evaluate(values, model, data)
@@ -194,9 +255,12 @@ def _on_task(values, teacher, teacher_files, model, make_model_fn, settings):
         export.export_best(values, model, data)
 
 
-def _check_classes(values, teacher_files, data):
-    """Raises UserError unless the teacher's logits are those of the data's labels, in their order."""
-    remedy = "--prediction_weight=0 does without its answers"
+def _check_classes(values, teacher_files, data, asked):
+    """Raises UserError unless the teacher's logits are those of the data's labels, in their order.
+
+    asked: names of the terms that look at them.
+    """
+    remedy = "%s does without its answers" % " ".join("--%s_weight=0" % name for name in asked)
     if not teacher_files.labels_file:
         if not values.labels_file:
             raise UserError("--teacher_checkpoint=%s: not fine-tuned by run_classifier.py, no labels.txt "

@@ -1,4 +1,4 @@
-"""Trains an encoder, a BERT or a BiLSTM student, on masked-LM records.
+"""Trains an encoder, a BERT (or its kin) or a BiLSTM student, on masked-LM records.
 
     python run_pretraining.py --input_file='records/corpus.tfrecord-*' --output_dir=output/teacher \\
         --bert_config_file=configs/teacher.json --vocab_file=vocab.txt --do_train
@@ -26,7 +26,7 @@ def define_flags():
     common.define_masking_flags()
     common.define_model_flags()
     common.define_config_flags()
-    common.define_training_flags(32, 1.0, "5e-5 for a BERT, 1e-3 for a BiLSTM")
+    common.define_training_flags(32, 1.0, "1e-3 for a BiLSTM, 5e-5 else")
     common.define_select_flag(sorted(MaskedLm.figures_to_select, reverse=True))
 
 

@@ -16,7 +16,8 @@ from bert.optimization import SLOTS
 from training.command import UserError
 
 BEST = os.path.join("best", "model.ckpt")
-CONFIG_FILES = ("config.json", "bert_config.json")
+CONFIG_FILES = ("config.json", "bert_config.json", "albert_config.json")
+VOCABULARY_FILES = ("vocab.txt", "vocab_chinese.txt")  # the second: Google's Chinese ALBERT
 FILE_END = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 LAYER = re.compile(r"(^|/)layer_(\d+)/")
 
@@ -30,7 +31,7 @@ def find_model(path, flag):
 
     Args:
       path: a run folder (its best checkpoint is taken, else its last), or the prefix of a checkpoint, in a
-        run folder or beside a bert_config.json and vocab.txt as Google releases them.
+        run folder or beside a configuration and a vocabulary as Google releases them.
       flag: the name of the flag the path was given by, for messages.
 
     Returns:
@@ -50,7 +51,7 @@ def find_model(path, flag):
         found = [os.path.join(folder, name) for name in names if os.path.exists(os.path.join(folder, name))]
         return found[0] if found else None
 
-    return ModelFiles(checkpoint, beside(*CONFIG_FILES), beside("vocab.txt"), beside("labels.txt"),
+    return ModelFiles(checkpoint, beside(*CONFIG_FILES), beside(*VOCABULARY_FILES), beside("labels.txt"),
                       beside("text.json"))
 
 

@@ -1,10 +1,13 @@
 """The Transformer encoder of BERT (Devlin et al. 2019, arXiv 1810.04805).
 
-Variable names and shapes are those of Google's released checkpoints, so any of them loads by name.
+Variable names and shapes are those of Google's released checkpoints, so any of them loads by name. ALBERT and
+ELECTRA are this encoder with other names and a word table that may be narrower than the layers (`bert/albert.py`,
+`bert/electra.py`).
 
-Letters: B batch, S sequence, H width, A heads, D width of a head, V vocabulary, M = B * S.
+Letters: B batch, S sequence, E width of the word table, H width, A heads, D width of a head, V vocabulary, M = B * S.
 """
 
+import collections
 import dataclasses
 import math
 
@@ -18,8 +21,13 @@ from training import config as configs
 LAYER_NORM_EPSILON = 1e-12
 POOLINGS = ("first", "mean")
 
-# Keys of released bert_config.json files that describe nothing this encoder has.
-_IGNORED_KEYS = (
+# Scopes within a layer's: of attention, of the map of its result, of the norm after it, of the two dense layers
+# that follow, and of the last norm.
+LayerNames = collections.namedtuple(
+    "LayerNames", "attention attention_output attention_norm intermediate output output_norm")
+
+# Keys of released JSON files that describe nothing these encoders have.
+IGNORED_KEYS = (
     "directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
     "pooler_size_per_head", "pooler_type", "architectures", "layer_norm_eps", "output_past", "pad_token_id",
     "gradient_checkpointing", "position_embedding_type", "transformers_version", "use_cache",
@@ -81,11 +89,14 @@ class BertConfig:
     @classmethod
     def from_dict(cls, values, source):
         """Reads Google's keys; raises UserError naming `source` for any other."""
-        return configs.from_dict(cls, values, source, ignored=_IGNORED_KEYS)
+        return configs.from_dict(cls, values, source, ignored=IGNORED_KEYS)
 
 
 class BertModel:
     """A BERT encoder over one batch of token ids."""
+
+    _layer_names = LayerNames("attention/self", "attention/output", "attention/output/LayerNorm", "intermediate",
+                              "output", "output/LayerNorm")
 
     def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="bert"):
         """Builds the graph.
@@ -118,10 +129,10 @@ class BertModel:
 
     def _embed(self, input_ids, segment_ids, length):
         config = self._config
-        self._embedding_table = self._variable("word_embeddings", [config.vocab_size, config.hidden_size])
-        types = self._variable("token_type_embeddings", [config.type_vocab_size, config.hidden_size])
+        self._embedding_table = self._variable("word_embeddings", [config.vocab_size, config.embedding_size])
+        types = self._variable("token_type_embeddings", [config.type_vocab_size, config.embedding_size])
         positions = self._variable(
-            "position_embeddings", [config.max_position_embeddings, config.hidden_size])
+            "position_embeddings", [config.max_position_embeddings, config.embedding_size])
         with tf.control_dependencies([tf.debugging.assert_less_equal(
                 length, config.max_position_embeddings,
                 message="a sequence is longer than max_position_embeddings")]):
@@ -132,34 +143,46 @@ class BertModel:
         self._embedding_output = layer_norm(words + kind + tf.gather(positions, places))
 
     def _encode(self, batch_size, length, input_mask):
-        width = self._config.hidden_size
+        config = self._config
         # Added to scores before the softmax: 0 for real tokens, -10000 for padding.  [B, 1, 1, S]
         bias = (tf.cast(input_mask, tf.float32)[:, None, None, :] - 1.0) * 10000.0
         hidden = dropout(self._embedding_output, self._hidden_dropout, "embeddings")
-        hidden = tf.reshape(hidden, [-1, width])
+        hidden = self._widen(tf.reshape(hidden, [-1, config.embedding_size]))
         self._all_encoder_layers, self._attention_scores = [], []
-        for layer in range(self._config.num_hidden_layers):
-            with tf.variable_scope("layer_%d" % layer):
-                hidden = self._layer(hidden, bias, batch_size, length)
-                self._all_encoder_layers.append(tf.reshape(hidden, [batch_size, length, width]))
+        for layer in range(config.num_hidden_layers):
+            with self._layer_scope(layer):
+                hidden = self._layer(hidden, bias, batch_size, length, self._dropout_site(layer))
+                self._all_encoder_layers.append(tf.reshape(hidden, [batch_size, length, config.hidden_size]))
 
-    def _layer(self, hidden, bias, batch_size, length):
+    def _widen(self, embedded):
+        """From the word table's width to that of the layers, [M, E] -> [M, H]; BERT's are the same."""
+        return embedded
+
+    def _layer_scope(self, layer):
+        """The scope of a layer's variables; layers are counted from 0."""
+        return tf.variable_scope("layer_%d" % layer)
+
+    def _dropout_site(self, layer):
+        """Tells the layer's dropout from that of another in the same scope, see `bert.randomness.dropout`."""
+        del layer
+        return "dropout"
+
+    def _layer(self, hidden, bias, batch_size, length, site):
         """One Transformer layer over float32 [M, H]."""
-        config = self._config
-        with tf.variable_scope("attention"):
-            with tf.variable_scope("self"):
-                context = self._attend(hidden, bias, batch_size, length)
-            with tf.variable_scope("output"):
-                attended = dense(context, config.hidden_size, "dense", self._draw)
-                attended = layer_norm(dropout(attended, self._hidden_dropout) + hidden)
-        with tf.variable_scope("intermediate"):
-            wide = dense(attended, config.intermediate_size, "dense", self._draw)
-            wide = activation(config.hidden_act)(wide)
-        with tf.variable_scope("output"):
-            narrow = dense(wide, config.hidden_size, "dense", self._draw)
-            return layer_norm(dropout(narrow, self._hidden_dropout) + attended)
+        config, names = self._config, self._layer_names
+        with tf.variable_scope(names.attention):
+            context = self._attend(hidden, bias, batch_size, length, site)
+        attended = self._add(context, hidden, names.attention_output, names.attention_norm, site)
+        wide = dense(attended, config.intermediate_size, names.intermediate + "/dense", self._draw)
+        wide = activation(config.hidden_act)(wide)
+        return self._add(wide, attended, names.output, names.output_norm, site)
 
-    def _attend(self, hidden, bias, batch_size, length):
+    def _add(self, inputs, residual, scope, norm, site):
+        """Maps [M, F] to [M, H], adds it to `residual` [M, H] and normalises the sum."""
+        mapped = dense(inputs, self._config.hidden_size, scope + "/dense", self._draw)
+        return layer_norm(dropout(mapped, self._hidden_dropout, "%s/%s" % (scope, site)) + residual, norm)
+
+    def _attend(self, hidden, bias, batch_size, length, site):
         """Multi-head self-attention, [M, H] -> [M, H]."""
         heads = self._config.num_attention_heads
         width = self._config.hidden_size // heads
@@ -171,7 +194,7 @@ class BertModel:
         query, key, value = project("query"), project("key"), project("value")  # [B, A, S, D]
         scores = tf.matmul(query, key, transpose_b=True) * (1.0 / math.sqrt(width))  # [B, A, S, S]
         self._attention_scores.append(scores)
-        probabilities = dropout(tf.nn.softmax(scores + bias), self._attention_dropout)
+        probabilities = dropout(tf.nn.softmax(scores + bias), self._attention_dropout, site)
         context = tf.matmul(probabilities, value)  # [B, A, S, D]
         return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [batch_size * length, heads * width])
 
@@ -179,7 +202,10 @@ class BertModel:
         return new_variable(name, shape, self._draw)
 
     def get_embedding_output(self):
-        """float32 [B, S, H]: word + position + type after LayerNorm, before dropout."""
+        """float32 [B, S, E]: word + position + type after LayerNorm, before dropout and any map to H.
+
+        That map is linear: in front of it nothing is missing that an embedding term could teach.
+        """
         return self._embedding_output
 
     def get_all_encoder_layers(self):
@@ -208,7 +234,7 @@ class BertModel:
         return tf.reduce_sum(sequence * weights, axis=1) / tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)
 
     def get_embedding_table(self):
-        """float32 [V, H]: the word table."""
+        """float32 [V, E]: the word table."""
         return self._embedding_table
 
     def get_attention_scores(self):
@@ -253,9 +279,16 @@ def gelu(tensor):
     return tensor * tf.sigmoid(tensor * (twice + twice * 0.044715 * tf.square(tensor)))
 
 
+def gelu_erf(tensor):
+    """Gaussian error linear unit itself, x P(X <= x) for a standard normal X; `gelu` is up to 5e-4 away."""
+    return tensor * 0.5 * (1.0 + tf.math.erf(tensor / math.sqrt(2.0)))
+
+
 def activation(name):
-    """The function of that name: "gelu", "relu", "tanh" or "linear"; ValueError for another."""
-    known = {"gelu": gelu, "relu": tf.nn.relu, "tanh": tf.tanh, "linear": tf.identity}
+    """The function of that name: a key of the table below; ValueError for another."""
+    # Who tells the two forms of gelu apart in a JSON calls the tanh form gelu_new.
+    known = {"gelu": gelu, "gelu_new": gelu, "gelu_erf": gelu_erf, "relu": tf.nn.relu, "tanh": tf.tanh,
+             "linear": tf.identity}
     if name not in known:
         raise ValueError("unknown activation %r; known: %s" % (name, ", ".join(sorted(known))))
     return known[name]

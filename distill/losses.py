@@ -1,6 +1,7 @@
-"""What a student is compared with its teacher by: pure functions of tensors.
+"""What a student is compared with its teacher by, state by state and row by row: pure functions of tensors.
 
-Every term is (sum, count) or a value a row; the division is made once, by the count of the whole update.
+`relations` compares them by pairs of tokens and of texts. Every term is (sum, count) or a value a row; the division
+is made once, by the count of the whole update.
 
 Letters: B batch, S sequence, D width, N rows of logits, C classes or words.
 """
@@ -25,6 +26,46 @@ def masked_mse(student, teacher, mask):
     difference = tf.where_v2(real[:, :, None], student - tf.stop_gradient(teacher), 0.0)
     return (tf.reduce_sum(tf.reduce_mean(tf.square(difference), axis=-1)),
             tf.reduce_sum(tf.cast(real, tf.float32)))
+
+
+def masked_cosine_distance(student, teacher, mask):
+    """1 - cos of the angle between two states, summed over real tokens (Sanh et al. 2019).
+
+    Args:
+      student, teacher, mask: as in `masked_mse`.
+
+    Returns:
+      (sum, count), two scalars; 0 to 2 a token.
+    """
+    cosines = tf.reduce_sum(unit_vectors(student, mask) * unit_vectors(tf.stop_gradient(teacher), mask), axis=-1)
+    real = tf.cast(mask > 0, tf.float32)
+    return tf.reduce_sum(real * (1.0 - cosines)), tf.reduce_sum(real)
+
+
+def patience(student, teacher, mask):
+    """Squared error of the two first states ([CLS]), each of length 1, averaged over features (Sun et al. 2019, eq. 7).
+
+    The paper sums over features: its beta is D times smaller than the weight of this.
+
+    Args:
+      student, teacher, mask: as in `masked_mse`; states after the first need not be there.
+
+    Returns:
+      (sum, count), two scalars, over the texts that have a first token.
+    """
+    first = mask[:, :1]
+    return masked_mse(unit_vectors(student[:, :1], first), unit_vectors(teacher[:, :1], first), first)
+
+
+def unit_vectors(vectors, mask):
+    """Each vector of the last axis divided by its length; 0 at padding, and where it is 0.
+
+    Args:
+      vectors: float32 [..., D].
+      mask: int or float [...], 1 for a vector that counts.
+    """
+    # Selected first: what stands at padding need not be finite.
+    return tf.math.l2_normalize(tf.where_v2(mask[..., None] > 0, vectors, 0.0), axis=-1)
 
 
 def soft_cross_entropy(student_logits, teacher_logits, temperature=1.0):
@@ -57,3 +98,43 @@ def soft_binary_cross_entropy(student_logits, teacher_logits, temperature=1.0):
     targets = tf.stop_gradient(tf.nn.sigmoid(teacher_logits / temperature))
     per_class = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=student_logits / temperature)
     return tf.reduce_mean(per_class, axis=-1) * temperature ** 2
+
+
+def hard_cross_entropy(student_logits, teacher_logits):
+    """-log softmax(z_s) of the class that the teacher finds likeliest, for each row.
+
+    Args:
+      student_logits, teacher_logits: float32 [N, C].
+
+    Returns:
+      float32 [N].
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.argmax(teacher_logits, axis=-1), logits=student_logits)
+
+
+def hard_binary_cross_entropy(student_logits, teacher_logits):
+    """The same for classes that are independent of each other, averaged over them.
+
+    A class is the teacher's where its logit is above 0, its probability above a half.
+
+    Args:
+      student_logits, teacher_logits: float32 [N, C].
+
+    Returns:
+      float32 [N].
+    """
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(
+        labels=tf.cast(teacher_logits > 0, tf.float32), logits=student_logits), axis=-1)
+
+
+def logit_mse(student_logits, teacher_logits):
+    """Squared error, averaged over classes, for each row (Tang et al. 2019, arXiv 1903.12136).
+
+    Args:
+      student_logits, teacher_logits: float32 [N, C].
+
+    Returns:
+      float32 [N].
+    """
+    return tf.reduce_mean(tf.math.squared_difference(student_logits, tf.stop_gradient(teacher_logits)), axis=-1)

@@ -13,11 +13,12 @@ SCOPE = "teacher"
 # () for all.
 Teacher = collections.namedtuple("Teacher", "config checkpoint layers")
 
-# embedding: [B, S, D]; hidden: list of [B, S, D]; logits: rows of the task, or None.
-TeacherOutputs = collections.namedtuple("TeacherOutputs", "embedding hidden logits")
+# embedding: [B, S, D]; hidden: list of [B, S, D]; logits: rows of the task, or None; attention: list of
+# [B, A, S, S] before the softmax, or None.
+TeacherOutputs = collections.namedtuple("TeacherOutputs", "embedding hidden logits attention")
 
 
-def build_teacher(teacher, task, features, with_logits):
+def build_teacher(teacher, task, features, with_logits, with_attention=False):
     """The teacher's outputs for one batch, in inference mode, its variables restored.
 
     Args:
@@ -25,6 +26,7 @@ def build_teacher(teacher, task, features, with_logits):
       task: MaskedLm or Classification.
       features: dict of the batch's features.
       with_logits: whether the task's head is needed; then the checkpoint must have it.
+      with_attention: whether its attention scores are needed; then it must have some, as a BiLSTM has not.
 
     Raises:
       UserError: the checkpoint lacks a variable, or one has another shape.
@@ -35,4 +37,5 @@ def build_teacher(teacher, task, features, with_logits):
     prefix = SCOPE + "/"
     variables = [variable for variable in tf.local_variables() if checkpoints.name_of(variable).startswith(prefix)]
     checkpoints.restore(teacher.checkpoint, variables, teacher.layers, prefix, optional=lambda name: False)
-    return TeacherOutputs(encoder.get_embedding_output(), encoder.get_all_encoder_layers(), logits)
+    return TeacherOutputs(encoder.get_embedding_output(), encoder.get_all_encoder_layers(), logits,
+                          encoder.get_attention_scores() if with_attention else None)

@@ -37,7 +37,7 @@ def export(config, task, checkpoint, export_dir, assets):
     """Writes one SavedModel, whole or not at all.
 
     Args:
-      config: BertConfig or BiLstmConfig.
+      config: the model's, as from `encoders.read_config`.
       task: Classification.
       checkpoint: its prefix.
       export_dir: each export gets a folder there, named by the time.

@@ -20,7 +20,7 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
     """A model_fn that trains, or predicts `task.outputs`.
 
     Args:
-      config: BertConfig or BiLstmConfig.
+      config: the model's, as from `encoders.read_config`.
       task: MaskedLm or Classification.
       schedule: optimization.Schedule; needed to train.
       init: Init, where training starts; None: fresh, or the Estimator's own checkpoint.

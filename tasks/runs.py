@@ -30,9 +30,9 @@ from training.command import UserError
 from training.evaluation import run_model
 from training.hooks import ProgressHook
 
-LEARNING_RATES = {"bert": 5e-5, "bilstm": 1e-3}
+LEARNING_RATES = {"bert": 5e-5, "albert": 5e-5, "electra": 5e-5, "bilstm": 1e-3}
 
-# config: BertConfig or BiLstmConfig; init: Init or None; files: ModelFiles, where the model starts, whose
+# config: as from `encoders.read_config`; init: Init or None; files: ModelFiles, where the model starts, whose
 # vocab_file is the one to use.
 Model = collections.namedtuple("Model", "config init files")
 

@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from bert import records
+from bert.albert import AlbertConfig
+from bert.electra import ElectraConfig
 from bert.modeling import BertConfig
 from student.modeling import BiLstmConfig
 from tasks.classification import Classification
@@ -20,11 +22,21 @@ TASKS = {"masked_lm": MaskedLm(), "classification": Classification(Labels(CLASSE
          "several_labels": Classification(Labels(CLASSES, ","))}
 
 
-def bert(layers=2, dropout=0.0, width=8):
-    """A tiny BertConfig."""
-    return BertConfig(VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
-                      intermediate_size=12, max_position_embeddings=16, initializer_range=0.3,
-                      hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+def bert(layers=2, dropout=0.0, width=8, kind=BertConfig, **changes):
+    """A tiny BertConfig, or one of a class derived from it."""
+    return kind(VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
+                intermediate_size=12, max_position_embeddings=16, initializer_range=0.3,
+                hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **changes)
+
+
+def albert(layers=2, dropout=0.0, width=8, embedding=4):
+    """A tiny AlbertConfig whose embeddings are narrower than its layers."""
+    return bert(layers, dropout, width, AlbertConfig, embedding_size=embedding, classifier_dropout_prob=dropout)
+
+
+def electra(layers=2, dropout=0.0, width=8, embedding=4):
+    """A tiny ElectraConfig whose embeddings are narrower than its layers."""
+    return bert(layers, dropout, width, ElectraConfig, embedding_size=embedding)
 
 
 def bilstm(layers=2, dropout=0.0, width=6, embedding=4):

@@ -107,6 +107,41 @@ def test_a_weight_of_0_switches_its_term_off(distil):
     assert "distill/hidden_2/kernel" in names and "distill/hidden_1/kernel" not in names
 
 
+MORE = ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarity", "patience")
+MORE_FLAGS = ["--%s_weight=0.5" % name for name in MORE]
+
+
+def test_a_bilstm_learns_by_the_terms_of_other_methods_when_they_have_weights(distil):
+    folder, result = distil(*MORE_FLAGS)
+    assert result.code == 0, result.err
+    assert terms(result) == [
+        "loss", "embedding", "hidden_1", "hidden_2", "prediction", "hard_label", "logit_mse", "cosine",
+        "token_similarity_1", "token_similarity_2", "text_similarity", "patience_1", "patience_2"]
+    assert "nan" not in result.out
+    names = [name for name, _ in tf.train.list_variables(tf.train.latest_checkpoint(folder))]
+    projected = ("embedding", "hidden_1", "hidden_2", "cosine", "patience_1", "patience_2")
+    assert {name for name in names if name.startswith("distill/") and name.endswith("/kernel")} == {
+        "distill/%s/kernel" % name for name in projected}
+
+
+def test_a_bert_learns_from_the_teachers_attention_too(distil_on_task, world, tmp_path):
+    bert = tiny.write_model(tmp_path / "bert.json", tiny.TEACHER, size_of(world), num_hidden_layers=2)
+    folder, result = distil_on_task(
+        "--student_config_file=" + bert, "--attention_weight=1", "--label_weight=0", "--hidden_weights=0",
+        "--embedding_weight=0", "--prediction_weight=0", "--num_train_steps=2", *MORE_FLAGS)
+    assert result.code == 0, result.err
+    assert terms(result) == [
+        "loss", "hard_label", "logit_mse", "cosine", "token_similarity_1", "token_similarity_2", "text_similarity",
+        "patience_1", "patience_2", "attention_1", "attention_2"]
+    assert "nan" not in result.out
+    names = [name for name, _ in tf.train.list_variables(tf.train.latest_checkpoint(folder))]
+    assert not [name for name in names if name.startswith(("teacher/", "distill/patience"))]
+
+
+def size_of(world):
+    return len(read(world.vocabulary).splitlines())
+
+
 def test_the_teachers_json_is_not_taken_for_the_students(
         world, forks, student, teacher, corpus_records, tmp_path):
     result = forks.run(
@@ -133,7 +168,16 @@ REFUSED_ON_CORPUS = {
     "an unknown task": (["--task=tagging"], "flag --task=tagging: value should be one of"),
     "a missing teacher": (["--teacher_checkpoint=/absent"], "--teacher_checkpoint=/absent: no such folder"),
     "another vocabulary": (["--student_config_file={small}"], "154 tokens, and {small} has 'vocab_size' 99"),
-    "missing GPUs": (["--num_gpus=64"], "--num_gpus=64: ")}
+    "missing GPUs": (["--num_gpus=64"], "--num_gpus=64: "),
+    "a weight below 0": (["--cosine_weight=-1"], "--cosine_weight=-1"),
+    "attention of a BiLSTM": (["--attention_weight=1"], "student.json) is a bilstm and has no attention"),
+    "other heads": (["--attention_weight=1", "--student_config_file={heads}"],
+                    "--attention_weight=1: the student ({heads}) has 4 heads a layer, and the teacher ("),
+    "texts compared over parts": (["--text_similarity_weight=1", "--gradient_accumulation_steps=2"],
+                                  "--text_similarity_weight=1: compares all texts of an update, and "
+                                  "--gradient_accumulation_steps=2 cuts it into parts"),
+    "texts compared over replicas": (["--text_similarity_weight=1", "--num_cpu_replicas=2"],
+                                     "and --num_cpu_replicas=2 cuts it into parts")}
 
 REFUSED_ON_TASK = {
     "records": (["--input_file=/x"], "--input_file=/x: not for --task=classification"),
@@ -141,6 +185,9 @@ REFUSED_ON_TASK = {
     "a missing file": (["--unlabeled_file=/absent.txt"], "--unlabeled_file=/absent.txt: no such file"),
     "a teacher that is no classifier": (["--teacher_checkpoint={pretrained}", "--max_seq_length=32"],
                                         "no labels.txt is beside it; --prediction_weight=0 does without"),
+    "answers of a teacher that is no classifier": (
+        ["--teacher_checkpoint={pretrained}", "--max_seq_length=32", "--prediction_weight=0", "--logit_mse_weight=1",
+         "--hard_label_weight=1"], "--hard_label_weight=0 --logit_mse_weight=0 does without its answers"),
     "labels in another order": (["--labels_file={labels}"],
                                 "--labels_file={labels}: not the classes of the teacher"),
     "several labels": (["--label_separator=,"], "--label_separator=,: the teacher"),
@@ -159,9 +206,11 @@ def check_refused(run, flags, message, **places):
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED_ON_CORPUS))
-def test_what_is_refused_on_a_corpus_is_told_in_one_line_and_leaves_no_folder(case, distil, tmp_path):
+def test_what_is_refused_on_a_corpus_is_told_in_one_line_and_leaves_no_folder(case, distil, world, tmp_path):
     small = tiny.write_model(tmp_path / "small.json", tiny.STUDENT, 99)
-    check_refused(distil, *REFUSED_ON_CORPUS[case], small=small)
+    heads = tiny.write_model(tmp_path / "heads.json", tiny.TEACHER, size_of(world), num_hidden_layers=2,
+                             num_attention_heads=4)
+    check_refused(distil, *REFUSED_ON_CORPUS[case], small=small, heads=heads)
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED_ON_TASK))

@@ -7,7 +7,7 @@ from training.command import UserError
 from training.files import read_json
 
 
-def from_dict(cls, values, source, ignored=()):
+def from_dict(cls, values, source, ignored=(), fixed=None):
     """Builds a dataclass from a dict, checking keys and types.
 
     Args:
@@ -15,10 +15,11 @@ def from_dict(cls, values, source, ignored=()):
       values: dict.
       source: where the values come from, for messages.
       ignored: keys that may stand there and mean nothing to us.
+      fixed: dict of keys that may stand there with that value alone, because no other is implemented.
 
     Raises:
-      UserError: unknown key (the nearest known one is named), missing key, wrong type, or a
-        ValueError of the class's own `__post_init__`.
+      UserError: unknown key (the nearest known one is named), missing key, wrong type, a value that is not
+        implemented, or a ValueError of the class's own `__post_init__`.
     """
     if not isinstance(values, dict):
         raise UserError("%s: a JSON object is needed, found %s" % (source, type(values).__name__))
@@ -26,6 +27,9 @@ def from_dict(cls, values, source, ignored=()):
     arguments = {}
     for key, value in values.items():
         if key in ignored:
+            continue
+        if fixed and key in fixed:
+            _check_fixed(key, value, fixed[key], source)
             continue
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
@@ -41,6 +45,12 @@ def from_dict(cls, values, source, ignored=()):
         return cls(**arguments)
     except ValueError as error:
         raise UserError("%s: %s" % (source, error))
+
+
+def _check_fixed(key, value, implemented, source):
+    if value != implemented:
+        raise UserError("%s: %r must be %r, found %r: no other network is implemented"
+                        % (source, key, implemented, value))
 
 
 def _checked(value, kind, key, source):

@@ -42,13 +42,14 @@ def define_model_flags(vocabulary_of="--init_checkpoint"):
 def define_config_flags():
     """Flags for the architecture of the one model a command trains."""
     flags.DEFINE_string(
-        "bert_config_file", None, "JSON of a BERT. Default: the one beside --init_checkpoint.")
+        "bert_config_file", None,
+        "JSON of a BERT, ALBERT or ELECTRA. Default: the one beside --init_checkpoint.")
     flags.DEFINE_string(
         "student_config_file", None, "JSON of a BiLSTM student, in place of --bert_config_file.")
     flags.DEFINE_string(
         "init_layers", "",
-        "Layers of --init_checkpoint that a BERT keeps, counted from 0: 0,1,2,3,4,5 cuts 12 to their first "
-        "6. Default: all.")
+        "Layers of --init_checkpoint that a BERT or ELECTRA keeps, counted from 0: 0,1,2,3,4,5 cuts 12 to their "
+        "first 6. Of an ALBERT, whose layers are one, only their number counts. Default: all.")
 
 
 def define_training_flags(batch_size, num_train_epochs, learning_rates):

@@ -93,6 +93,12 @@ def test_a_folder_as_google_releases_it_gives_its_one_checkpoint(given, tmp_path
         tmp_path, tmp_path / "bert_model.ckpt", config="bert_config.json", labels=None, text=None)
 
 
+def test_googles_names_of_alberts_files_are_known(tmp_path):
+    touch(tmp_path, "model.ckpt-best.index", "model.ckpt-best.meta", "albert_config.json", "vocab_chinese.txt")
+    assert checkpoints.find_model(str(tmp_path), "init_checkpoint") == files_of(
+        tmp_path, tmp_path / "model.ckpt-best", "albert_config.json", "vocab_chinese.txt", labels=None, text=None)
+
+
 def test_a_path_may_be_relative(tmp_path, monkeypatch):
     touch(tmp_path, "model.ckpt.index", "vocab.txt")
     monkeypatch.chdir(str(tmp_path))
@@ -140,18 +146,20 @@ def restored(checkpoint, config, task=MASKED_LM, **arguments):
     return graphs.run(build)
 
 
-def test_a_model_starts_with_the_values_of_the_checkpoint_and_says_so(tmp_path, capsys):
-    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", batches.bert(), MASKED_LM)
-    found = restored(checkpoint, batches.bert())
+@pytest.mark.parametrize("config", [batches.bert(), batches.albert(), batches.electra()])
+def test_a_model_starts_with_the_values_of_the_checkpoint_and_says_so(config, tmp_path, capsys):
+    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, MASKED_LM)
+    found = restored(checkpoint, config)
     assert sorted(found) == sorted(saved)
     for name, value in saved.items():
         assert np.array_equal(found[name], value), name
     assert capsys.readouterr().out == "%s: %d of %d variables restored\n" % (checkpoint, len(saved), len(saved))
 
 
-def test_a_layer_starts_with_the_values_of_the_layer_that_was_chosen_for_it(tmp_path, capsys):
-    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", batches.bert(layers=4), MASKED_LM, slots=SLOTS)
-    found = restored(checkpoint, batches.bert(layers=2), layers=(3, 1))
+@pytest.mark.parametrize("model", [batches.bert, batches.electra])
+def test_a_layer_starts_with_the_values_of_the_layer_that_was_chosen_for_it(model, tmp_path, capsys):
+    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", model(layers=4), MASKED_LM, slots=SLOTS)
+    found = restored(checkpoint, model(layers=2), layers=(3, 1))
     for ours, theirs in (("layer_0/", "layer_3/"), ("layer_1/", "layer_1/")):
         names = [name for name in found if ours in name]
         assert len(names) == 16
@@ -164,6 +172,46 @@ def test_a_layer_starts_with_the_values_of_the_layer_that_was_chosen_for_it(tmp_
     assert capsys.readouterr().out == (
         "%s: %d of %d variables restored (layers 3,1; 32 of other layers left out; %d optimiser slots left out)\n"
         % (checkpoint, len(found), len(found), 2 * len(saved)))
+
+
+def test_an_albert_that_is_cut_takes_all_of_its_one_layer(tmp_path, capsys):
+    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", batches.albert(layers=4), MASKED_LM)
+    found = restored(checkpoint, batches.albert(layers=2), layers=(0, 1))
+    assert sorted(found) == sorted(saved)
+    for name, value in saved.items():
+        assert np.array_equal(found[name], value), name
+    assert capsys.readouterr().out == "%s: %d of %d variables restored (layers 0,1)\n" % (
+        checkpoint, len(saved), len(saved))
+
+
+def test_electras_generator_and_its_heads_stay_behind_and_are_named(tmp_path, capsys):
+    config = batches.electra(layers=1)
+    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, None)
+    released = str(tmp_path / "released.ckpt")
+    with tf.Graph().as_default(), tf.Session() as session:
+        values = dict(saved, **{"generator/embeddings_project/bias": np.zeros(2, np.float32),
+                                "discriminator_predictions/dense/bias": np.zeros(8, np.float32)})
+        saver = tf.train.Saver({name: tf.Variable(value) for name, value in values.items()})
+        session.run(tf.global_variables_initializer())
+        saver.save(session, released, write_state=False)
+    found = restored(released, config, batches.TASKS["classification"])
+    for name, value in saved.items():
+        assert np.array_equal(found[name], value), name
+    assert capsys.readouterr().out == (
+        "%s: %d of %d variables restored (fresh: output_bias, output_weights; left out: discriminator_predictions/"
+        "dense/bias, generator/embeddings_project/bias)\n" % (released, len(saved), len(saved) + 2))
+
+
+def test_a_checkpoint_with_berts_names_but_neither_pooler_nor_head_is_taken(tmp_path, capsys):
+    # Such are those of SpanBERT; RoBERTa-wwm has all of BERT's names.
+    checkpoint, saved = batches.save_model(
+        tmp_path / "m.ckpt", batches.bert(), None, only=lambda name: "pooler" not in name)
+    found = restored(checkpoint, batches.bert(), batches.TASKS["classification"])
+    for name, value in saved.items():
+        assert np.array_equal(found[name], value), name
+    assert capsys.readouterr().out == (
+        "%s: %d of %d variables restored (fresh: bert/pooler/dense/bias, bert/pooler/dense/kernel, output_bias, "
+        "output_weights)\n" % (checkpoint, len(saved), len(saved) + 4))
 
 
 def test_what_the_checkpoint_lacks_starts_fresh_and_is_named(tmp_path, capsys):
@@ -239,9 +287,9 @@ def test_a_frozen_model_starts_with_the_values_of_the_checkpoint(tmp_path):
         assert np.array_equal(value, saved[source]), name
 
 
-def test_every_replica_starts_with_the_values_of_the_checkpoint(tmp_path, capsys):
-    config = batches.bilstm(layers=1)
-    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, None)
+@pytest.mark.parametrize("config", [batches.bilstm(layers=1), batches.albert(), batches.electra(layers=1)])
+def test_every_replica_starts_with_the_values_of_the_checkpoint(config, tmp_path, capsys):
+    checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, None, only=lambda name: "pooler" not in name)
 
     def build():
         batch = batches.features(batches.texts())

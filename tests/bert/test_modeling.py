@@ -3,6 +3,7 @@
 `python -m tests.bert.test_modeling`, on TensorFlow 1.15, writes those figures anew.
 """
 
+import math
 import os
 
 import numpy as np
@@ -277,7 +278,7 @@ def test_a_sequence_longer_than_the_position_table_is_refused(length):
     ({"hidden_size": 9},
      "bert_config.json: 'hidden_size' (9) is not a multiple of 'num_attention_heads' (2)"),
     ({"hidden_act": "swish"},
-     "bert_config.json: unknown activation 'swish'; known: gelu, linear, relu, tanh"),
+     "bert_config.json: unknown activation 'swish'; known: gelu, gelu_erf, gelu_new, linear, relu, tanh"),
     ({"hidden_dropout_prob": 1.0}, "bert_config.json: 'hidden_dropout_prob' must be at least 0 and below 1"),
     ({"num_hidden_layers": 0}, "bert_config.json: 'num_hidden_layers' must be above 0, found 0"),
     ({"vocab_size": "20"}, "bert_config.json: 'vocab_size' must be of type int, found '20'"),
@@ -308,6 +309,9 @@ def test_activations_are_their_formulas():
     # Google's gelu is the tanh form: up to 4.7e-4 away from the one with erf.
     expected = 0.5 * values * (1 + np.tanh(np.sqrt(2 / np.pi) * (values + 0.044715 * values ** 3)))
     np.testing.assert_allclose(apply("gelu"), expected, atol=1e-6)
+    np.testing.assert_allclose(apply("gelu_new"), expected, atol=1e-6)
+    expected = [0.5 * value * (1 + math.erf(value / math.sqrt(2))) for value in values]
+    np.testing.assert_allclose(apply("gelu_erf"), expected, atol=1e-6)
     np.testing.assert_allclose(apply("relu"), np.maximum(values, 0))
     np.testing.assert_allclose(apply("tanh"), np.tanh(values), atol=1e-6)
     np.testing.assert_allclose(apply("linear"), values)

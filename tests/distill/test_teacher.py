@@ -17,7 +17,9 @@ def run(teacher, with_logits=True, task=TASK):
         teacher, task, batches.features(batches.texts()), with_logits) if value is not None])
 
 
-@pytest.mark.parametrize("config", [batches.bert(dropout=0.5), batches.bilstm(dropout=0.5)])
+@pytest.mark.parametrize("config", [
+    batches.bert(dropout=0.5), batches.albert(dropout=0.5), batches.electra(dropout=0.5),
+    batches.bilstm(dropout=0.5)])
 def test_outputs_are_those_of_the_saved_model_without_dropout(config, tmp_path):
     checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", config, TASK)
     expected = batches.forward(config, TASK, batches.texts(), batches.from_dict(weights))
@@ -27,6 +29,16 @@ def test_outputs_are_those_of_the_saved_model_without_dropout(config, tmp_path):
     assert len(hidden) == config.num_layers
     for found, layer in zip(hidden, expected["hidden"]):
         np.testing.assert_allclose(found, layer, atol=1e-5)
+
+
+def test_attention_is_there_when_it_is_asked_for(tmp_path):
+    checkpoint, _ = batches.save_model(tmp_path / "m.ckpt", batches.bert(), TASK)
+    with tf.Graph().as_default():
+        given = Teacher(batches.bert(), checkpoint, ()), TASK, batches.features(batches.texts()), False
+        assert teachers.build_teacher(*given).attention is None
+    with tf.Graph().as_default():
+        given = Teacher(batches.bert(), checkpoint, ()), TASK, batches.features(batches.texts()), False
+        assert len(teachers.build_teacher(*given, with_attention=True).attention) == 2
 
 
 def test_a_teacher_may_be_some_layers_of_its_checkpoint(tmp_path):
@@ -73,20 +85,21 @@ def test_a_checkpoint_with_fewer_layers_is_refused(tmp_path):
         "%s: bert/encoder/layer_1/attention/output/LayerNorm/beta is not in the checkpoint, nor are 15" % checkpoint)
 
 
-def test_a_student_of_the_same_kind_stands_beside_its_teacher(tmp_path):
-    checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", batches.bert(), TASK)
+@pytest.mark.parametrize("config", [batches.bert(), batches.albert(), batches.electra()])
+def test_a_student_of_the_same_kind_stands_beside_its_teacher(config, tmp_path):
+    checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", config, TASK)
 
     def build():
         batch = batches.features(batches.texts())
-        student = teachers.build_encoder(batches.bert(), True, batch)
-        found = teachers.build_teacher(Teacher(batches.bert(), checkpoint, ()), TASK, batch, True)
+        student = teachers.build_encoder(config, True, batch)
+        found = teachers.build_teacher(Teacher(config, checkpoint, ()), TASK, batch, True)
         trained = [variable.op.name for variable in tf.trainable_variables()]
         return student.get_sequence_output(), found.hidden[-1], trained
 
     with tf.Graph().as_default():
         names = build()[2]
-    assert names and all(name.startswith("bert/") for name in names)
+    assert names and all(name.startswith(("bert/", "electra/")) for name in names)
     student, teacher = graphs.run(lambda: build()[:2])
     assert np.abs(student - teacher).max() > 0.1
-    expected = batches.forward(batches.bert(), TASK, batches.texts(), batches.from_dict(weights))
+    expected = batches.forward(config, TASK, batches.texts(), batches.from_dict(weights))
     np.testing.assert_allclose(teacher, expected["hidden"][-1], atol=1e-5)

@@ -1,0 +1,148 @@
+"""The terms of the distillation loss: which tensors of student and teacher each compares, and how it is averaged."""
+
+import collections
+
+import tensorflow.compat.v1 as tf
+
+from bert.modeling import shape_list
+from bert.randomness import glorot, new_variable
+from distill import losses
+from distill import relations
+from tasks.model_fn import Term
+
+# What terms are built from. student: encoder; logits: the student's; taught: TeacherOutputs; task: MaskedLm or
+# Classification; features: dict of the batch's features; temperature: T.
+Compared = collections.namedtuple("Compared", "student logits taught task features temperature")
+
+# build: function of (Compared, logged name, (student layer, teacher layer)) -> (sum, total).
+# per_layer: whether each pair of the layer map has a term of its own; else there is one, and the last pair is its.
+# needs: what of the teacher's it needs besides its states, "logits", "attention" or None.
+Kind = collections.namedtuple("Kind", "build per_layer needs")
+
+
+def build_terms(compared, layer_map, weights):
+    """The terms whose weight is not 0, in the order of `TERMS`.
+
+    Args:
+      compared: Compared.
+      layer_map: list of (student layer, teacher layer), counted from 1.
+      weights: dict of logged name -> weight; what is not there has none.
+
+    Returns:
+      list of Term.
+    """
+    return [Term(logged, weights[logged], *kind.build(compared, logged, pair))
+            for name, kind in TERMS.items() for logged, pair in instances(name, layer_map) if weights.get(logged)]
+
+
+def instances(name, layer_map):
+    """What a term is logged as and the pair of layers it looks at: list of (logged name, pair).
+
+    Either one for each pair of the map, `<name>_<student layer>`, or one in all, with the last pair.
+    """
+    if TERMS[name].per_layer:
+        return [("%s_%d" % (name, pair[0]), pair) for pair in layer_map]
+    return [(name, layer_map[-1])]
+
+
+def needing(what, layer_map, weights):
+    """The terms that need "logits" or "attention" of the teacher and have a weight: list of names."""
+    return [name for name, kind in TERMS.items()
+            if kind.needs == what and any(weights.get(logged) for logged, _ in instances(name, layer_map))]
+
+
+def project(tensor, width, name):
+    """[B, S, F] times a learned matrix, `distill/<name>/kernel` [F, width]; never exported."""
+    batch, length, features = shape_list(tensor)
+    with tf.variable_scope("distill/%s" % name):
+        kernel = new_variable("kernel", [features, width], glorot)
+    return tf.reshape(tf.matmul(tf.reshape(tensor, [-1, features]), kernel), [batch, length, width])
+
+
+def _states(compared, pair):
+    """The two models' outputs of a pair of layers, [B, S, D] and [B, S, F]."""
+    return compared.student.get_all_encoder_layers()[pair[0] - 1], compared.taught.hidden[pair[1] - 1]
+
+
+def _over_tokens(loss, compared, name, ours, theirs):
+    """(sum, total) of a loss between states, the student's projected, over real tokens."""
+    projected = project(ours, theirs.shape.as_list()[-1], name)
+    return loss(projected, theirs, compared.features["input_mask"])[0], compared.features["total_tokens"]
+
+
+def _over_texts(per_text, compared):
+    return tf.reduce_sum(per_text), compared.features["total_examples"]
+
+
+def _over_rows(rows, compared):
+    return tf.reduce_sum(rows), compared.features[compared.task.row_total]
+
+
+def _embedding(compared, name, _):
+    return _over_tokens(losses.masked_mse, compared, name, compared.student.get_embedding_output(),
+                        compared.taught.embedding)
+
+
+def _hidden(compared, name, pair):
+    return _over_tokens(losses.masked_mse, compared, name, *_states(compared, pair))
+
+
+def _cosine(compared, name, pair):
+    return _over_tokens(losses.masked_cosine_distance, compared, name, *_states(compared, pair))
+
+
+def _prediction(compared, _name, _):
+    soft = losses.soft_binary_cross_entropy if compared.task.independent_classes else losses.soft_cross_entropy
+    return _over_rows(soft(compared.logits, compared.taught.logits, compared.temperature), compared)
+
+
+def _hard_label(compared, _name, _):
+    hard = losses.hard_binary_cross_entropy if compared.task.independent_classes else losses.hard_cross_entropy
+    return _over_rows(hard(compared.logits, compared.taught.logits), compared)
+
+
+def _logit_mse(compared, _name, _):
+    return _over_rows(losses.logit_mse(compared.logits, compared.taught.logits), compared)
+
+
+def _label(compared, _name, _):
+    return compared.task.loss(compared.logits, compared.features)
+
+
+def _token_similarity(compared, _name, pair):
+    mask = compared.features["input_mask"]
+    return _over_texts(relations.token_similarity(*_states(compared, pair), mask), compared)
+
+
+def _text_similarity(compared, _name, pair):
+    mask = compared.features["input_mask"]
+    return _over_texts(relations.text_similarity(*_states(compared, pair), mask), compared)
+
+
+def _patience(compared, name, pair):
+    ours, theirs = _states(compared, pair)
+    width = theirs.shape.as_list()[-1]
+    first = ours[:, :1]
+    if ours.shape.as_list()[-1] != width:
+        first = project(first, width, name)
+    return losses.patience(first, theirs, compared.features["input_mask"])[0], compared.features["total_examples"]
+
+
+def _attention(compared, _name, pair):
+    ours = compared.student.get_attention_scores()[pair[0] - 1]
+    theirs = compared.taught.attention[pair[1] - 1]
+    return _over_texts(relations.attention(ours, theirs, compared.features["input_mask"]), compared)
+
+
+TERMS = collections.OrderedDict([
+    ("embedding", Kind(_embedding, False, None)),
+    ("hidden", Kind(_hidden, True, None)),
+    ("prediction", Kind(_prediction, False, "logits")),
+    ("label", Kind(_label, False, None)),
+    ("hard_label", Kind(_hard_label, False, "logits")),
+    ("logit_mse", Kind(_logit_mse, False, "logits")),
+    ("cosine", Kind(_cosine, False, None)),
+    ("token_similarity", Kind(_token_similarity, True, None)),
+    ("text_similarity", Kind(_text_similarity, False, None)),
+    ("patience", Kind(_patience, True, None)),
+    ("attention", Kind(_attention, True, "attention"))])
