@@ -187,9 +187,17 @@ def create(input_files, shards, manifest, settings, num_workers=1):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(name)
 
-    counts = local_runner.make_shards(input_files, shards, settings, made_from, num_workers, remove_earlier)
+    counts = local_runner.make_shards(
+        input_files, shards, _work_folder(manifest), settings, made_from, num_workers, remove_earlier)
     files.write_json(manifest, {"made_from": made_from, "counts": counts, "shards": _sizes(shards, manifest)})
     return counts
+
+
+def _work_folder(manifest):
+    """The same whatever the number of shards, so that nothing is left by a job that is then given otherwise."""
+    folder, name = os.path.split(manifest)
+    # Hidden: patterns like corpus.tfrecord-* must not find it.
+    return os.path.join(folder, ".%s.making" % name[:-len(tfrecord.MANIFEST_END)])
 
 
 def origin(input_files, shards, settings):

@@ -5,7 +5,7 @@ buckets; pass 2 reads each bucket, sorts it by the instances' random keys, masks
 bucket is drawn at random for each instance and holds `BUCKET_BYTES` of text at most (as long as `MAX_BUCKETS` are
 enough: 64 GB), so the shuffle is complete: all orders of all instances are equally likely.
 
-What is done stands in a hidden folder beside the first shard. A job that is killed in pass 2 goes on with the shards
+What is done stands in a hidden folder beside the shards. A job that is killed in pass 2 goes on with the shards
 that are not there yet, one that is killed before begins again.
 """
 
@@ -44,12 +44,13 @@ def num_buckets(input_files, num_shards, dupe_factor):
     return num_shards * min(a_shard, MAX_BUCKETS // num_shards)
 
 
-def make_shards(input_files, shards, settings, made_from, num_workers, before_first):
+def make_shards(input_files, shards, folder, settings, made_from, num_workers, before_first):
     """Makes the shards, or those that an earlier run left to do.
 
     Args:
       input_files: list of names.
       shards: TFRecord files to write.
+      folder: where unfinished work stands.
       settings: `instances.Settings`.
       made_from: JSON value, all that decides the bytes of the shards.
       num_workers: processes; they do not change a byte.
@@ -61,8 +62,6 @@ def make_shards(input_files, shards, settings, made_from, num_workers, before_fi
     Raises:
       UserError: input that cannot be read or holds no text, an unusable vocabulary or user dictionary, a full disk.
     """
-    # Hidden: patterns like corpus.tfrecord-* must not find it.
-    folder = os.path.join(os.path.dirname(shards[0]), ".%s.making" % os.path.basename(shards[0]))
     buckets = num_buckets(input_files, len(shards), settings.dupe_factor)
     try:
         counts = _spilled(folder, made_from)

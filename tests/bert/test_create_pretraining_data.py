@@ -398,9 +398,10 @@ def test_what_another_job_left_is_not_taken_up(folder, monkeypatch):
     expected = contents(folder / "out")
     with monkeypatch.context() as patch, pytest.raises(Died):
         patch.setattr(local_runner, "_join", dying_at(1, None))
-        create(folder, documents(5))
+        create(folder, documents(5), num_shards=2)
     create(folder, documents(30))
     assert contents(folder / "out") == expected
+    assert len(os.listdir(str(folder / "out"))) == len(expected)
 
 
 def test_a_full_disk_is_told_and_what_is_done_stays(folder, monkeypatch):
