@@ -181,14 +181,18 @@ def create(input_files, shards, manifest, settings, num_workers=1):
     for name in shards:
         os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
 
+    folder = _work_folder(manifest)
+    # The manifest goes first: it never stands beside other shards than its own.
+    outdated = ([manifest] + shards + [_beside(manifest, name) for name in earlier["shards"]]
+                + local_runner.unfinished_shards(folder))
+
     def remove_earlier():
-        # The manifest goes first: it never stands beside other shards than its own.
-        for name in [manifest] + shards + [_beside(manifest, name) for name in earlier["shards"]]:
+        for name in outdated:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(name)
 
     counts = local_runner.make_shards(
-        input_files, shards, _work_folder(manifest), settings, made_from, num_workers, remove_earlier)
+        input_files, shards, folder, settings, made_from, num_workers, remove_earlier)
     files.write_json(manifest, {"made_from": made_from, "counts": counts, "shards": _sizes(shards, manifest)})
     return counts
 

@@ -71,7 +71,8 @@ def make_shards(input_files, shards, folder, settings, made_from, num_workers, b
                 if not counts["instances"]:
                     raise UserError("%s: no text to make samples of" % ", ".join(input_files))
                 before_first()
-                files.write_json(_spilled_name(folder), {"made_from": made_from, "counts": counts})
+                files.write_json(_spilled_name(folder), {
+                    "made_from": made_from, "counts": counts, "shards": list(map(os.path.abspath, shards))})
         _merge(folder, shards, settings, buckets, counts["instances"], num_workers)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -85,6 +86,11 @@ def make_shards(input_files, shards, folder, settings, made_from, num_workers, b
 
 def _spilled_name(folder):
     return os.path.join(folder, "spilled.json")
+
+
+def unfinished_shards(folder):
+    """Names of the shards, there or not, of the job that left unfinished work in a folder."""
+    return files.read_json(_spilled_name(folder))["shards"] if os.path.exists(_spilled_name(folder)) else []
 
 
 def _spilled(folder, made_from):

@@ -404,6 +404,15 @@ def test_what_another_job_left_is_not_taken_up(folder, monkeypatch):
     assert len(os.listdir(str(folder / "out"))) == len(expected)
 
 
+def test_shards_of_a_job_that_was_not_finished_do_not_stand_beside_those_of_another(folder, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(local_runner, "_join", dying_at(3, local_runner._join))
+        create(folder, documents(30), num_shards=4)
+    assert len(contents(folder / "out")) == 2
+    _, shards = create(folder, documents(30), num_shards=3)
+    assert sorted(contents(folder / "out")) == sorted(shards + [str(folder / "out" / "a.tfrecord.json")])
+
+
 def test_a_full_disk_is_told_and_what_is_done_stays(folder, monkeypatch):
     create(folder, documents(30), num_shards=2)
     expected = contents(folder / "out")
