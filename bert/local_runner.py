@@ -72,7 +72,7 @@ def make_shards(input_files, shards, folder, settings, made_from, num_workers, b
                     raise UserError("%s: no text to make samples of" % ", ".join(input_files))
                 before_first()
                 files.write_json(_spilled_name(folder), {
-                    "made_from": made_from, "counts": counts, "shards": list(map(os.path.abspath, shards))})
+                    "made_from": made_from, "counts": counts, "shards": [os.path.relpath(name, folder) for name in shards]})
         _merge(folder, shards, settings, buckets, counts["instances"], num_workers)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -90,7 +90,9 @@ def _spilled_name(folder):
 
 def unfinished_shards(folder):
     """Names of the shards, there or not, of the job that left unfinished work in a folder."""
-    return files.read_json(_spilled_name(folder))["shards"] if os.path.exists(_spilled_name(folder)) else []
+    if not os.path.exists(_spilled_name(folder)):
+        return []
+    return [os.path.normpath(os.path.join(folder, name)) for name in files.read_json(_spilled_name(folder))["shards"]]
 
 
 def _spilled(folder, made_from):
