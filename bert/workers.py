@@ -34,21 +34,15 @@ def run(function, tasks, num_workers, on_wait=lambda: None):
     """Yields the result of each task as it is ready, in any order; only a few are under way at once.
 
     Args:
-      function: called with a task, in the workers; in this process when there is to be one only.
+      function: called with a task, in the workers.
       tasks: iterable.
       num_workers: int.
-      on_wait: called at least twice a second and behind each task.
+      on_wait: called at least twice a second and after each task.
 
     Raises:
       UserError: a worker was killed.
       What `function` raises.
     """
-    if num_workers == 1:
-        for task in tasks:
-            result = function(task)
-            on_wait()
-            yield result
-        return
     pool = concurrent.futures.ProcessPoolExecutor(
         num_workers, multiprocessing.get_context("fork"), _become, (function, os.getpid()))
     with pool, _cancelling(pool):

@@ -50,6 +50,19 @@ def test_an_error_does_not_wait_for_the_other_tasks():
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_long_task_is_told_of_while_it_is_under_way(num_workers):
+    tally, seen = workers.Tally("lines"), []
+
+    def work(_):
+        tally.add(lines=1)
+        time.sleep(2)
+        tally.add(lines=1)
+
+    list(workers.run(work, [None], num_workers, lambda: seen.append(tally["lines"])))
+    assert 1 in seen and seen[-1] == 2
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_sums_of_all_workers_are_seen(num_workers):
     tally, seen = workers.Tally("bytes", "lines"), []
     list(workers.run(lambda number: tally.add(bytes=number, lines=1), range(20), num_workers,
