@@ -53,8 +53,8 @@ def make_shards(input_pattern, output_file, num_shards, settings, runner, option
     read = pipeline | beam.Create(parts) | "Spread" >> beam.Reshuffle()
     dropped = beam.pvalue.AsIter(_duplicates(read, settings) if settings.dedup == "exact"
                                  else pipeline | "None" >> beam.Create([]))
-    records = read | "Records" >> beam.ParDo(_ToRecords(settings), dropped) | "Shuffle" >> beam.Reshuffle()
-    records |= beam.io.WriteToTFRecord(
+    records = read | "Records" >> beam.ParDo(_ToRecords(settings), dropped)
+    records | "Shuffle" >> beam.Reshuffle() | beam.io.WriteToTFRecord(
         output_file, num_shards=num_shards, shard_name_template="" if num_shards == 1 else "-SSSSS-of-NNNNN")
     result = pipeline.run()
     result.wait_until_finish()

@@ -25,7 +25,7 @@ Settings = collections.namedtuple("Settings", [
     "vocab_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "masked_lm_prob", "random_seed",
     "dupe_factor", "samples", "masking", "do_whole_word_mask", "user_dict", "max_ngram", "pad", "dedup",
     "text_key", "document_per_line", "split_sentences", "errors",
-], defaults=["static", False, None, 1, True, "none", None, False, False, "stop"])
+])
 
 Instances = collections.namedtuple("Instances", [
     "keys",     # uint64 [N], of their random streams
@@ -134,7 +134,8 @@ class Masker:
         """Args: settings: `Settings`."""
         vocab = tokenization.load_vocab(settings.vocab_file)
         self._cls, self._sep = vocab[tokenization.CLS], vocab[tokenization.SEP]
-        self._goes_on = goes_on(token_type(vocab))
+        self.tokens_type = token_type(vocab)
+        self._goes_on = goes_on(self.tokens_type)
         self._dynamic, self._whole_words = settings.masking == "dynamic", settings.do_whole_word_mask
         self._rules = masking.rules_for(
             vocab, settings.masked_lm_prob, settings.max_predictions_per_seq, settings.max_ngram)

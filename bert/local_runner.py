@@ -23,7 +23,6 @@ from bert import duplicates
 from bert import instances as instances_
 from bert import spill
 from bert import tfrecord
-from bert import tokenization
 from bert import workers
 from training import files
 from training import progress
@@ -186,6 +185,9 @@ class _RangeJob:
         counts["bad_lines"] += reader.bad_lines
         return counts
 
+    def _end(self):
+        """Called when a range is read."""
+
 
 def batches(documents):
     """Lists of documents, of about `BATCH_BYTES` each."""
@@ -229,9 +231,6 @@ class _SignJob(_RangeJob):
             with open(os.path.join(self._folder, "%d.%s" % (os.getpid(), kind)), "ab") as stream:
                 stream.write(columns.tobytes())
         return collections.Counter(documents=len(documents))
-
-    def _end(self):
-        pass
 
     def read(self, at_once=1 << 14):
         """Yields (places uint64 [N], signatures uint64 [N, W]), up to `at_once` documents."""
@@ -299,12 +298,11 @@ class _MaskJob:
         self.tally, self.shown = workers.Tally("instances"), 0
         self._folder = folder
         self._masker = instances_.Masker(settings)
-        self._tokens_type = instances_.token_type(tokenization.load_vocab(settings.vocab_file))
         self._max_seq_length = settings.max_seq_length
 
     def __call__(self, bucket):
         """Returns the bucket."""
-        instances = spill.read(self._folder, bucket, self._tokens_type)
+        instances = spill.read(self._folder, bucket, self._masker.tokens_type)
         counts = collections.Counter(masked=len(instances.keys))
         with files.whole_file(_part(self._folder, bucket)) as temporary:
             with open(temporary, "wb") as stream:

@@ -27,7 +27,9 @@ FIRST_WORD = len(SPECIAL)
 VOCAB = SPECIAL + list(CHARS)
 PAD, UNK, CLS, SEP, MASK = range(FIRST_WORD)
 SETTINGS = dict(do_lower_case=True, max_seq_length=16, max_predictions_per_seq=4, masked_lm_prob=0.15,
-                random_seed=1, dupe_factor=10, samples="sentence")
+                random_seed=1, dupe_factor=10, samples="sentence", masking="static", do_whole_word_mask=False,
+                user_dict=None, max_ngram=1, pad=True, dedup="none", text_key=None, document_per_line=False,
+                split_sentences=False, errors="stop")
 
 
 def sentence(start, length):
