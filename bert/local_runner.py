@@ -71,7 +71,8 @@ def make_shards(input_files, shards, folder, settings, made_from, num_workers, b
                     raise UserError("%s: no text to make samples of" % ", ".join(input_files))
                 before_first()
                 files.write_json(_spilled_name(folder), {
-                    "made_from": made_from, "counts": counts, "shards": [os.path.relpath(name, folder) for name in shards]})
+                    "made_from": made_from, "counts": counts,
+                    "shards": [os.path.relpath(name, folder) for name in shards]})
         _merge(folder, shards, settings, buckets, counts["instances"], num_workers)
     except OSError as error:
         if error.errno != errno.ENOSPC:

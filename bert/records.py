@@ -9,12 +9,11 @@ Letters: G texts of one update, B texts of one part of it, S tokens, P predictio
 
 import collections
 import itertools
-import os
-import struct
 
 import tensorflow.compat.v1 as tf
 
 from bert import dynamic_masking
+from bert import tfrecord
 from training.command import UserError
 from training.files import whole_file
 
@@ -61,26 +60,6 @@ def write_records(path, serialized_examples):
             for record in serialized_examples:
                 writer.write(record)
                 count += 1
-    return count
-
-
-def count_records(path):
-    """How many records a TFRecord file holds, read from the length fields alone.
-
-    Raises:
-      UserError: the file ends inside a record.
-    """
-    size, position, count = os.path.getsize(path), 0, 0
-    with open(path, "rb") as stream:
-        while position < size:
-            stream.seek(position)
-            header = stream.read(8)
-            # A record is length (8 bytes), its checksum (4), the data and the data's checksum (4).
-            position += 16 + (struct.unpack("<Q", header)[0] if len(header) == 8 else size)
-            if position > size:
-                raise UserError(
-                    "%s: record %d is cut off; the file is damaged: make it again" % (path, count))
-            count += 1
     return count
 
 
@@ -203,7 +182,7 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
       UserError: no records, no rules where masks are to be drawn, or (from input_fn) a batch size that the parts do
         not divide.
     """
-    num_records = sum(count_records(name) for name in files)
+    num_records = sum(map(tfrecord.count_records, files))
     if not num_records:
         raise UserError("%s: no records" % ", ".join(files))
     read = _reader(files, names, rules, seed)

@@ -155,7 +155,7 @@ def on_corpus(values, model, task, make_model_fn=None, teacher_config=None, more
 
 
 def _check_records(config, names):
-    records.count_records(names[0])  # TensorFlow's reader tells less about a file that holds none
+    tfrecord.count_records(names[0])  # TensorFlow's reader tells less about a file that holds none
     check_length(config, records.longest_of_first(names), names[0])
 
 
@@ -233,7 +233,7 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
       contents: dict of name -> text; files of the run folder beside config.json and vocab.txt.
       rules: `masking.Rules`, for records without masks.
     """
-    num_texts = sum(map(records.count_records, train_files))
+    num_texts = sum(map(tfrecord.count_records, train_files))
     schedule = read_schedule(values, num_texts, model.config.model_type)
     print("training on %s, {:,} texts, {:,} updates of {:,}".format(
         num_texts, schedule.num_train_steps, values.train_batch_size) % ", ".join(run.devices), flush=True)

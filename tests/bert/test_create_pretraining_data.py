@@ -17,6 +17,7 @@ from bert import create_pretraining_data as creation
 from bert import encoding
 from bert import local_runner
 from bert import records
+from bert import tfrecord
 from bert import tokenization
 from tests import peer
 from training.command import UserError
@@ -241,15 +242,15 @@ def test_workers_do_the_work(folder, monkeypatch, num_workers):
 def test_all_records_are_in_the_shards_once(folder):
     counts, shards = create(folder, documents(20), num_shards=3)
     assert [os.path.basename(name) for name in shards] == ["a.tfrecord-0000%d-of-00003" % n for n in range(3)]
-    assert sum(map(records.count_records, shards)) == counts["instances"] == 800
-    assert min(map(records.count_records, shards)) > 200
+    assert sum(map(tfrecord.count_records, shards)) == counts["instances"] == 800
+    assert min(map(tfrecord.count_records, shards)) > 200
     assert sorted(os.listdir(str(folder / "out"))) == sorted(
         [os.path.basename(name) for name in shards] + ["a.tfrecord.json"])
 
 
 def test_more_shards_than_records_leave_some_empty(folder):
     counts, shards = create(folder, sentence(0, 3), num_shards=5, dupe_factor=1)
-    assert sorted(map(records.count_records, shards)) == [0, 0, 0, 0, 1]
+    assert sorted(map(tfrecord.count_records, shards)) == [0, 0, 0, 0, 1]
 
 
 def test_named_shards_may_stand_anywhere(folder):
@@ -257,7 +258,7 @@ def test_named_shards_may_stand_anywhere(folder):
     (folder / "a.txt").write_text(documents(20), encoding="utf-8")
     settings = creation.Settings(vocab_file=str(folder / "vocab.txt"), **SETTINGS)
     arguments = [str(folder / "a.txt")], names, creation.manifest_name(names[0]), settings
-    assert creation.create(*arguments)["instances"] == sum(map(records.count_records, names)) == 800
+    assert creation.create(*arguments)["instances"] == sum(map(tfrecord.count_records, names)) == 800
     assert creation.create(*arguments) is None
 
 

@@ -146,35 +146,6 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert list(tf.io.tf_record_iterator(path)) == [b"one", b"two"] and os.listdir(str(tmp_path)) == ["a"]
 
 
-# ---- counting
-
-def test_records_are_counted_without_reading_them(tmp_path):
-    assert records.count_records(write(tmp_path / "a", [])) == 0
-    nine = [example(number, 1 + number) for number in range(9)]
-    assert records.count_records(write(tmp_path / "b", nine)) == 9
-
-
-def test_a_file_cut_anywhere_inside_a_record_is_damaged(tmp_path):
-    path = str(tmp_path / "a")
-    records.write_records(path, [b"four", b"sixsix"])
-    with open(path, "rb") as stream:
-        whole = stream.read()
-    ends = {0: 0, 20: 1, 42: 2}
-    for size in range(len(whole) + 1):
-        with open(path, "wb") as stream:
-            stream.write(whole[:size])
-        if size in ends:
-            assert records.count_records(path) == ends[size]
-        else:
-            assert error_of(records.count_records, path) == (
-                "%s: record %d is cut off; the file is damaged: make it again" % (path, size > 20))
-
-
-def test_a_file_of_something_else_is_damaged(tmp_path):
-    (tmp_path / "a").write_text("one sentence a line\n" * 9)
-    assert "record 0 is cut off" in error_of(records.count_records, str(tmp_path / "a"))
-
-
 # ---- looking at the first records
 
 def test_records_tell_whether_they_hold_masks(files, unmasked_files, tmp_path):

@@ -164,3 +164,30 @@ def test_the_json_beside_records_is_no_records_file(tmp_path):
     assert tfrecord.matching_files("%s/a*" % tmp_path, "input_file") == [str(tmp_path / "a.tfrecord")]
     with pytest.raises(UserError, match=r"^--input_file=.*\*\.json: no such file but \.json ones$"):
         tfrecord.matching_files("%s/*.json" % tmp_path, "input_file")
+
+
+# ---- counting
+
+def test_records_are_counted_without_reading_them(path):
+    assert tfrecord.count_records(write(path, b"")) == 0
+    assert tfrecord.count_records(write(path, tfrecord.frame(RECORDS * 3))) == 12
+
+
+def test_a_file_cut_anywhere_inside_a_record_is_damaged(path):
+    whole = tfrecord.frame([b"four", b"sixsix"])
+    ends = {0: 0, 20: 1, 42: 2}
+    for size in range(len(whole) + 1):
+        write(path, whole[:size])
+        if size in ends:
+            assert tfrecord.count_records(path) == ends[size]
+        else:
+            with pytest.raises(UserError) as caught:
+                tfrecord.count_records(path)
+            assert str(caught.value) == (
+                "%s: record %d is cut off; the file is damaged: make it again" % (path, size > 20))
+
+
+def test_a_file_of_something_else_is_damaged(path):
+    write(path, b"one sentence a line\n" * 9)
+    with pytest.raises(UserError, match="record 0 is cut off"):
+        tfrecord.count_records(path)
