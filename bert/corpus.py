@@ -92,13 +92,14 @@ def ranges(files, size_of=os.path.getsize):
     return found
 
 
-def read_documents(files, form=PLAIN, on_bytes=None):
+def read_documents(files, form=PLAIN, on_bytes=None, counts=None):
     """Yields the `Document`s of files in their order; errors as `RangeReader`'s.
 
     Args:
       files: list of names.
       form: `Format`.
       on_bytes: called with the number of bytes read since the call before.
+      counts: Counter, to whose "bad_lines" the lines left out are added.
     """
     for part in ranges(files):
         reader, told = RangeReader(part, form), 0
@@ -109,6 +110,8 @@ def read_documents(files, form=PLAIN, on_bytes=None):
                 told = reader.bytes_read
         if on_bytes:
             on_bytes(part.num_bytes - told)
+        if counts is not None:
+            counts["bad_lines"] += reader.bad_lines
 
 
 class RangeReader:

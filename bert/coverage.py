@@ -28,20 +28,26 @@ Counts = collections.namedtuple("Counts", [
     "sentences",
     "words",        # Counter of words
     "examples",     # a word of one character -> the first place it stands at, cut out of its sentence
+    "bad_lines",    # left out
 ])
 
 
-def count_words(input_files, do_lower_case=True):
+def count_words(input_files, do_lower_case=True, form=corpus.PLAIN):
     """`Counts` of a corpus; memory grows with the words that differ, examples with the characters that do.
+
+    Args:
+      input_files: list of names.
+      do_lower_case: as of `BasicTokenizer`.
+      form: `corpus.Format`.
 
     Raises:
       UserError: input that cannot be read, see `corpus.RangeReader`.
     """
     tokenizer = tokenization.BasicTokenizer(do_lower_case)
-    words, examples = collections.Counter(), {}
+    words, examples, left_out = collections.Counter(), {}, collections.Counter()
     documents = sentences = 0
     with progress.bar(sum(os.path.getsize(name) for name in input_files), "text", "B") as shown:
-        for document in corpus.read_documents(input_files, on_bytes=shown.update):
+        for document in corpus.read_documents(input_files, form, shown.update, left_out):
             documents += not document.continues
             sentences += len(document.sentences)
             for sentence in document.sentences:
@@ -50,7 +56,7 @@ def count_words(input_files, do_lower_case=True):
                 words.update(found)
                 if len(words) > known:
                     _add_examples(examples, set(found), sentence, tokenizer)
-    return Counts(documents, sentences, words, examples)
+    return Counts(documents, sentences, words, examples, left_out["bad_lines"])
 
 
 def _add_examples(examples, words, sentence, tokenizer):

@@ -4,8 +4,8 @@
     python -m bert.vocabulary coverage --input_file='corpus/*.txt' --vocab_file=vocab.txt
     python -m bert.vocabulary extend --input_file='corpus/*.txt' --vocab_file=vocab.txt --output_file=domain.txt
 
-Each reads a corpus (UTF-8, one sentence a line, a blank line between documents) and counts its words; a Chinese
-character or a punctuation mark is a word. --help behind an action lists its flags.
+Each reads a corpus, in the forms that `bert.create_pretraining_data` reads, and counts its words; a Chinese character
+or a punctuation mark is a word. --help behind an action lists its flags.
 
 build: writes a vocabulary laid out as Google's Chinese one: [PAD] with id 0, 99 [unusedN] slots, [UNK] [CLS] [SEP]
 [MASK], then the characters, then whole words. The most frequent come first; the same corpus gives the same bytes.
@@ -205,12 +205,15 @@ def fill_slots(content, vocab, filled):
 def _define_corpus_flags():
     flags.DEFINE_string("input_file", None, "Text files, comma-separated, with * and ?.")
     flags.DEFINE_bool("do_lower_case", True, "Lower-case the text and drop accents.")
+    corpus.define_format_flags()
     flags.mark_flag_as_required("input_file")
 
 
 def _count(input_files, values):
     """`Counts` of a corpus; one without a word is refused."""
-    counts = coverage.count_words(input_files, values.do_lower_case)
+    counts = coverage.count_words(input_files, values.do_lower_case, corpus.format_of(values))
+    if counts.bad_lines:
+        print("bad lines %d, left out" % counts.bad_lines)
     if not counts.words:
         raise UserError("--input_file=%s: no text in it; give files with at least one sentence" % values.input_file)
     return counts

@@ -17,7 +17,7 @@ def count(tmp_path, content, do_lower_case=True):
 
 def report(words, top=20, examples=None):
     examples = examples or {word: "e" for word in words}
-    return coverage.report(coverage.Counts(1, 1, collections.Counter(words), examples), VOCAB, top)
+    return coverage.report(coverage.Counts(1, 1, collections.Counter(words), examples, 0), VOCAB, top)
 
 
 # ---- the elements

@@ -1,4 +1,5 @@
 import collections
+import gzip
 import os
 import subprocess
 import sys
@@ -229,6 +230,24 @@ def test_the_tokenizer_emits_what_was_added_and_is_unknown_as_often_as_promised(
     tokens = tokenization.FullTokenizer(str(tmp_path / "new.txt")).tokenize(CHEMISTRY)
     assert set("锶肼砜—ⅶ") <= set(tokens)
     assert tokens.count("[UNK]") == 1  # 5µm
+
+
+@pytest.mark.parametrize("action", ["build", "coverage", "extend"])
+def test_a_corpus_is_read_in_the_forms_that_records_are_made_of(tmp_path, action):
+    rows = ['{"body": "铯和铯。铯"}', '{"title": "无"}', '{"body": "铯"}']
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode("utf-8")))
+    (tmp_path / "vocab.txt").write_text("\n".join(SLOTTED + ["和", "。"]) + "\n", encoding="utf-8")
+    arguments = [action, "--input_file=a.jsonl.gz", "--text_key=body"]
+    arguments += ["--vocab_file=vocab.txt"] if action != "build" else []
+    arguments += ["--output_file=new.txt"] if action != "coverage" else []
+    code, _, err = run(tmp_path, *arguments)
+    assert code == 1 and "a.jsonl.gz:2: no text under the key body; --text_key names another" in err
+    code, out, _ = run(tmp_path, *arguments, "--errors=skip")
+    assert code == 0 and out.startswith("bad lines 1, left out\n")
+    if action == "coverage":
+        assert "2 documents, 2 sentences, 6 words" in out and "4  铯  U+94EF" in out
+    else:
+        assert "铯" in (tmp_path / "new.txt").read_text(encoding="utf-8").split("\n")
 
 
 def test_a_vocabulary_with_free_slots_left_can_be_extended_again(tmp_path):
