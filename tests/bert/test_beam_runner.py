@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from bert import create_pretraining_data as creation
 from bert.instances import Settings
 from tests import commands
+from tests.bert.creation import SETTINGS
 from training.command import UserError
 
 pytest.importorskip("apache_beam", reason="optional, for Python 3.7")
@@ -29,11 +30,7 @@ def folder(tmp_path):
 
 
 def settings_of(folder, **changes):
-    return Settings(
-        vocab_file=str(folder / "vocab.txt"), do_lower_case=True, max_seq_length=16, max_predictions_per_seq=4,
-        masked_lm_prob=0.15, random_seed=1, dupe_factor=3, samples="sentence", masking="static",
-        do_whole_word_mask=False, user_dict=None, max_ngram=1, pad=True, dedup="none", text_key=None,
-        document_per_line=False, split_sentences=False, errors="stop")._replace(**changes)
+    return Settings(**dict(SETTINGS, vocab_file=str(folder / "vocab.txt"), dupe_factor=3))._replace(**changes)
 
 
 def records(*paths):
