@@ -22,7 +22,7 @@ from absl import flags
 
 from training.command import UserError
 
-CELL_BYTES = 1 << 20
+CELL_BYTES = 1 << 18
 WINDOW_BYTES = 1 << 16      # less than a cell
 MAX_LINE_BYTES = 1 << 26
 GZIP_END = ".gz"
@@ -231,7 +231,8 @@ class RangeReader:
         except UnicodeDecodeError as error:
             raise UserError(
                 "%s: not UTF-8 at byte %d of the line, %d of the text; convert the file (iconv -f GB18030 -t UTF-8 "
-                "when it is in a Chinese encoding)" % (self._place(offset), error.start + 1, offset + error.start + 1))
+                "when it is in a Chinese encoding); --errors=skip leaves such lines out"
+                % (self._place(offset), error.start + 1, offset + error.start + 1))
         return self._value(offset, text) if text and self._form.text_key is not None else text
 
     def _value(self, offset, row):
@@ -239,9 +240,10 @@ class RangeReader:
         try:
             value = json.loads(row)
         except ValueError as error:
-            raise UserError("%s: not JSON: %s; a .jsonl file has one object a line" % (self._place(offset), error))
+            raise UserError("%s: not JSON: %s; a .jsonl file has one object a line; --errors=skip leaves such rows out"
+                            % (self._place(offset), error))
         if not isinstance(value, dict) or not isinstance(value.get(self._form.text_key), str):
-            raise UserError("%s: no text under the key %s; --text_key names another"
+            raise UserError("%s: no text under the key %s; --text_key names another, --errors=skip leaves such rows out"
                             % (self._place(offset), self._form.text_key))
         return value[self._form.text_key]
 

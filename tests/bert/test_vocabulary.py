@@ -124,7 +124,8 @@ def test_help_is_worth_reading_and_no_error(tmp_path, arguments, said):
 @pytest.mark.parametrize("content, arguments, message", [
     (TEXT, ["--input_file=b.txt"], "--input_file=b.txt: no such file"),
     (b"a\n\xcb\xe1\n", [], "a.txt:2: not UTF-8 at byte 1 of the line, 3 of the text; convert the file (iconv "
-                           "-f GB18030 -t UTF-8 when it is in a Chinese encoding)"),
+                           "-f GB18030 -t UTF-8 when it is in a Chinese encoding); --errors=skip leaves such lines "
+                           "out"),
     ("\n \n\u200b\n", [], "--input_file=a.txt: no text in it; give files with at least one sentence"),
     (TEXT, ["--vocab_size=104"], "flag --vocab_size=104: 104 is not integer >= 105; --help lists the flags"),
     (TEXT, ["--vocab_sise=200"], "Unknown command line flag 'vocab_sise'. Did you mean: vocab_size ?; "
