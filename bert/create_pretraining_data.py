@@ -39,7 +39,7 @@ from training import command
 from training import files
 from training.command import UserError
 
-FORMAT = 3  # raised when the same input and settings would give other bytes
+FORMAT = 4  # raised when the same input and settings would give other bytes
 MAX_SHARDS = 512
 
 
@@ -239,7 +239,6 @@ def _beside(manifest, name):
 
 def summary(counts, shards, settings):
     """What was done, in a few lines."""
-    positions = counts["instances"] * settings.max_seq_length
     lines = [
         "documents %d, sentences %d, tokens %d" % tuple(
             counts[name] for name in ("documents", "sentences", "tokens")),
@@ -254,21 +253,29 @@ def summary(counts, shards, settings):
     lines.append("instances %d, of %.1f tokens on average%s" % (
         counts["instances"], counts["real_positions"] / counts["instances"],
         "" if settings.masking == "dynamic" else ", predictions %d" % counts["predictions"]))
-    lines.append(_padding(100.0 - 100.0 * counts["real_positions"] / positions, settings))
+    lines.append(_padding(counts, settings))
     lines.append("shards %d: %s%s" % (len(shards), shards[0], " ... " + shards[-1] if len(shards) > 1 else ""))
     return "\n".join(lines)
 
 
-def _padding(share, settings):
-    """What is wasted, and why."""
+def _padding(counts, settings):
+    """What is wasted, why, and what would waste less."""
+    share = _wasted(counts["real_positions"], counts["instances"], settings.max_seq_length)
     if settings.masking == "dynamic" or not settings.pad:
         return "padding none; to --max_seq_length it would be %.1f %% of the positions" % share
     text = "padding %.1f %% of the positions" % share
-    if share < 10:
-        return text
-    if settings.samples == "sentence":
-        return text + ": sentences are shorter than --max_seq_length; --samples=packed or --pad=false has less"
-    return text + ": documents are shorter than --max_seq_length; --pad=false has none"
+    if settings.samples == "packed":
+        return text + ": a document has %.1f tokens; --pad=false leaves none" % (
+            counts["tokens"] / max(counts["documents"] - counts["duplicates"], 1))
+    packed = counts["packed_instances"]
+    return text + ": a sentence has %.1f tokens; --samples=packed would leave %.1f %%, --pad=false none" % (
+        counts["tokens"] / counts["sentences"],
+        _wasted(counts["tokens"] + 2 * packed, packed, settings.max_seq_length))
+
+
+def _wasted(tokens, instances, max_seq_length):
+    """Per cent of the positions."""
+    return 100.0 - 100.0 * tokens / (instances * max_seq_length)
 
 
 if __name__ == "__main__":

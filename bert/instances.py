@@ -78,16 +78,15 @@ class Sampler:
         documents = self._without_duplicates(documents, counts)
         tokens, ends = self._tokens([text for document in documents for text in document.sentences], counts)
         num_sentences = np.array([len(document.sentences) for document in documents], np.int64)
-        found = samples.sentences(ends, num_sentences)
-        counts["sentences"] = len(found.start)
+        room = self._settings.max_seq_length - 2
+        found, packed = samples.sentences(ends, num_sentences), samples.packed(ends, num_sentences, room)
+        counts.update(sentences=len(found.start), packed_instances=len(packed.start))
         if self._settings.samples == "packed":
-            found = samples.packed(ends, num_sentences, self._settings.max_seq_length - 2)
+            found = packed
         copies = [self._copy(tokens, found, documents, copy) for copy in range(self._settings.dupe_factor)]
         instances = Instances(*(np.concatenate(parts) for parts in zip(*copies)))
         buckets = Draws(instances.keys).integers(BUCKETS, self._num_buckets, 1)[:, 0]
-        counts.update(
-            instances=len(instances.keys), real_positions=int((instances.lengths + 2).sum()),
-            cut=int(np.sum(found.length > self._settings.max_seq_length - 2)) * self._settings.dupe_factor)
+        counts.update(instances=len(instances.keys), real_positions=int((instances.lengths + 2).sum()))
         return instances, buckets, counts
 
     def _without_duplicates(self, documents, counts):

@@ -3,7 +3,7 @@
 Pass 0, on request, finds duplicates. Pass 1 reads ranges of the files and spills instances, without masks, into
 buckets; pass 2 reads each bucket, sorts it by the instances' random keys, masks, and writes its part of a shard. A
 bucket is drawn at random for each instance and holds `BUCKET_BYTES` of text at most (as long as `MAX_BUCKETS` are
-enough: 64 GB), so the shuffle is complete: all orders of all instances are equally likely.
+enough: 16 GB; beyond, they grow), so the shuffle is complete: all orders of all instances are equally likely.
 
 What is done stands in a hidden folder beside the shards. A job that is killed in pass 2 goes on with the shards
 that are not there yet, one that is killed before begins again.
@@ -28,8 +28,11 @@ from training import files
 from training import progress
 from training.command import UserError
 
-BUCKET_BYTES = 16 << 20
+BUCKET_BYTES = 4 << 20
 MAX_BUCKETS = 4096
+# A worker's task is so many ranges at most: what it spills goes to all buckets, in fewer and larger pieces.
+RANGES_AT_ONCE = 16
+LEAST_TASKS = 64
 GZIP_GROWTH = 4         # bytes of text in a compressed byte, about
 BATCH_BYTES = 1 << 18   # of text, turned into instances at a time
 MASKED_AT_ONCE = 1 << 19  # tokens
@@ -160,34 +163,45 @@ def _over_ranges(what, job, input_files, num_workers):
                 if job.tally["instances"] else ""), refresh=False)
             shown.update(job.tally["bytes"] - shown.n)
 
-        for result in workers.run(job, ranges, num_workers, show):
+        for result in workers.run(job, _in_groups(ranges), num_workers, show):
             counts.update(result)
         show()
     return counts
 
 
+def _in_groups(ranges):
+    """Lists of ranges, the tasks."""
+    size = min(RANGES_AT_ONCE, max(1, len(ranges) // LEAST_TASKS))
+    return [ranges[start:start + size] for start in range(0, len(ranges), size)]
+
+
 class _RangeJob:
-    """Reads a range in batches of documents and does something with each."""
+    """Reads ranges in batches of documents and does something with each."""
 
     def __init__(self, settings):
         self.tally = workers.Tally("bytes", "documents", "instances")
         self._form = instances_.format_of(settings)
 
-    def __call__(self, part):
-        """The counts of a `corpus.Range`."""
-        reader, counts, told = corpus.RangeReader(part, self._form), collections.Counter(), 0
+    def __call__(self, ranges):
+        """The counts of a list of `corpus.Range`."""
+        counts = collections.Counter()
+        for part in ranges:
+            self._read(part, counts)
+        self._end()
+        return counts
+
+    def _read(self, part, counts):
+        reader, told = corpus.RangeReader(part, self._form), 0
         for documents in batches(reader):
             done = self._batch(documents)
             counts.update(done)
             self.tally.add(bytes=reader.bytes_read - told, documents=done["documents"], instances=done["instances"])
             told = reader.bytes_read
-        self._end()
         self.tally.add(bytes=part.num_bytes - told)
         counts["bad_lines"] += reader.bad_lines
-        return counts
 
     def _end(self):
-        """Called when a range is read."""
+        """Called at the end of a task."""
 
 
 def batches(documents):

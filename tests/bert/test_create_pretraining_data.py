@@ -143,7 +143,7 @@ ERRORS = {
     "vocabulary": (["--vocab_file=none.txt"], "none.txt: No such file or directory"),
     "encoding": (["--input_file=bad.txt"],
                  "bad.txt:1: not UTF-8 at byte 1 of the line, 1 of the text; convert the file (iconv -f GB18030 -t "
-                 "UTF-8 when it is in a Chinese encoding)"),
+                 "UTF-8 when it is in a Chinese encoding); --errors=skip leaves such lines out"),
     "folder": (["--input_file=."], ".: Is a directory"),
     "words": (["--user_dict=a.txt"], "--user_dict: has no effect without --do_whole_word_mask; add it"),
     "dynamic": (["--masking=dynamic", "--max_ngram=2"],
@@ -188,8 +188,9 @@ def test_the_command_says_what_it_did_and_then_that_it_is_finished(folder):
     assert (code, out.splitlines()) == (0, [
         "documents 21, sentences 81, tokens 644", "[UNK] 0.16 % of the tokens",
         "instances 810, of 10.0 tokens on average, predictions 1610",
-        "padding 37.8 % of the positions: sentences are shorter than --max_seq_length; --samples=packed or --pad=false "
-        "has less",
+        # A document of 32 tokens would be packed to 14, 14 and 4.
+        "padding 37.8 % of the positions: a sentence has 8.0 tokens; --samples=packed would leave 21.5 %, "
+        "--pad=false none",
         "shards 2: out/a.tfrecord-00000-of-00002 ... out/a.tfrecord-00001-of-00002"])
     before = contents(folder / "out")
     code, out, err = finish(command(folder, "--num_shards=2", "--max_seq_length=16", "--num_workers=1"))
