@@ -192,7 +192,8 @@ class BertModel:
             return tf.transpose(tf.reshape(projected, [batch_size, length, heads, width]), [0, 2, 1, 3])
 
         query, key, value = project("query"), project("key"), project("value")  # [B, A, S, D]
-        scores = tf.matmul(query, key, transpose_b=True) * (1.0 / math.sqrt(width))  # [B, A, S, S]
+        # Scaled before the product: a query is S / D times smaller than its scores.
+        scores = tf.matmul(query * (1.0 / math.sqrt(width)), key, transpose_b=True)  # [B, A, S, S]
         self._attention_scores.append(scores)
         probabilities = dropout(tf.nn.softmax(scores + bias), self._attention_dropout, site)
         context = tf.matmul(probabilities, value)  # [B, A, S, D]

@@ -92,6 +92,8 @@ def stateless_seed(site):
 def dropout(tensor, rate, site="dropout"):
     """Zeroes each value with probability `rate` and scales the others by 1 / (1 - rate).
 
+    The probability is rounded to a multiple of 2^-16.
+
     Args:
       tensor: float, any shape.
       rate: probability in [0, 1); 0 returns the tensor itself.
@@ -100,5 +102,14 @@ def dropout(tensor, rate, site="dropout"):
     if rate == 0.0:
         return tensor
     seed = stateless_seed("%s/%s" % (tf.get_variable_scope().name, site))
-    keep = tf.random.stateless_uniform(tf.shape(tensor), seed, dtype=tensor.dtype) >= rate
-    return tensor * tf.cast(keep, tensor.dtype) * (1.0 / (1.0 - rate))
+    dropped = min(round(rate * 2 ** 16), 2 ** 16 - 1)
+    keep = tf.reshape(_draw_16_bits(tf.size(tensor), seed) >= dropped - 2 ** 15, tf.shape(tensor))
+    return tensor * tf.cast(keep, tensor.dtype) * (2 ** 16 / (2 ** 16 - dropped))
+
+
+def _draw_16_bits(count, seed):
+    """int16 [count], drawn evenly from all its values."""
+    # Two from each number: drawing takes a good part of a training step.
+    pairs = tf.random.stateless_uniform(
+        [(count + 1) // 2], seed, minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
+    return tf.reshape(tf.bitcast(pairs, tf.int16), [-1])[:count]

@@ -114,8 +114,22 @@ def test_dropout_is_another_on_every_worker(monkeypatch):
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_dropout_keeps_its_share_and_the_mean(rate):
     kept = mask(rate=rate)
-    assert set(np.unique(kept)) == {0.0, np.float32(1.0 / (1.0 - rate))}
+    assert np.unique(kept) == pytest.approx([0.0, 1.0 / (1.0 - rate)], rel=1e-3)
+    assert np.mean(kept) == pytest.approx(1.0, abs=4 * (rate / (1 - rate) / kept.size) ** 0.5)
     assert np.mean(kept > 0) == pytest.approx(1 - rate, abs=4 * (rate * (1 - rate) / kept.size) ** 0.5)
+
+
+@pytest.mark.parametrize("shape", [[0], [1], [3, 5], [2, 3, 4]])
+def test_dropout_takes_any_shape(shape):
+    def build():
+        tf.train.get_or_create_global_step()
+        return dropout(tf.ones(shape), 0.5)
+
+    assert graphs.run(build).shape == tuple(shape)
+
+
+def test_a_rate_near_1_keeps_something():
+    assert np.isfinite(mask(rate=1 - 1e-7)).all()
 
 
 def test_dropout_of_rate_0_is_the_tensor_itself():
