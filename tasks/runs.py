@@ -194,6 +194,8 @@ def open_run(values, model, more_settings):
         was begun with other settings.
     """
     strategy, devices = runtime.distribution_strategy(values.num_gpus, values.num_cpu_replicas)
+    if values.use_bf16:
+        runtime.check_bf16(values.num_gpus)
     replicas = strategy.num_replicas_in_sync if strategy else 1
     parts = values.gradient_accumulation_steps
     if values.train_batch_size % (replicas * parts):
@@ -251,7 +253,7 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
     epoch = -(-num_texts // values.train_batch_size)
     config = runtime.run_config(
         values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=run.strategy,
-        devices=run.devices)
+        devices=run.devices, use_bf16=values.use_bf16)
     result = loop.train(
         make_model_fn(schedule, init, progress),
         lambda start: records.training_input_fn(

@@ -99,6 +99,9 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
         lower_bound=0, upper_bound=2 ** 31 - 1)
     flags.DEFINE_integer(
         "log_steps", 50, "Updates between progress lines and TensorBoard's points.", lower_bound=1)
+    flags.DEFINE_bool(
+        "use_bf16", False,
+        "Multiply matrices in bfloat16, on CPUs that have units for it (AMX) and TensorFlow 2; variables stay float32.")
     flags.DEFINE_integer("num_gpus", 0, "GPUs of this machine to train on; 0: the CPU.", lower_bound=0)
     flags.DEFINE_integer(
         "num_cpu_replicas", 1, "Logical CPU devices to train on, to try replication out.", lower_bound=1)

@@ -4,9 +4,12 @@ import json
 import os
 
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from training import graph_mode  # noqa: F401
 from training.command import UserError
+
+BF16_UNITS = {"amx_bf16", "avx512_bf16"}
 
 
 def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
@@ -43,6 +46,26 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
     if count > 1:
         return tf.distribute.MirroredStrategy(devices), devices
     return None, devices
+
+
+def check_bf16(num_gpus):
+    """Raises UserError unless --use_bf16 would do something here; TensorFlow itself would say nothing."""
+    if num_gpus:
+        raise UserError("--use_bf16: for CPUs, and --num_gpus=%d asks for GPUs; give one of the two" % num_gpus)
+    if not hasattr(RewriterConfig(), "auto_mixed_precision_onednn_bfloat16"):
+        raise UserError("--use_bf16: TensorFlow %s cannot, 2.15 can (README, set-up)" % tf.__version__)
+    if not BF16_UNITS & _cpu_features():
+        raise UserError("--use_bf16: this CPU has no units for bfloat16 (%s); leave the flag out"
+                        % ", ".join(sorted(BF16_UNITS)))
+
+
+def _cpu_features():
+    """Names of the CPU's instruction sets, as Linux tells them; empty elsewhere."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return {name for line in lines if line.startswith("flags") for name in line.split(":")[1].split()}
+    except OSError:
+        return set()
 
 
 def cluster():
@@ -98,7 +121,7 @@ def _cluster_and_task():
 
 
 def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, strategy=None,
-               devices=("/cpu:0",)):
+               devices=("/cpu:0",), use_bf16=False):
     """RunConfig of a training Estimator.
 
     Args:
@@ -107,11 +130,14 @@ def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, 
       save_checkpoints_steps: updates between checkpoints; each is evaluated.
       strategy: a distribution strategy or None.
       devices: names of the local devices, from `distribution_strategy`; logical CPUs are made for them.
+      use_bf16: whether a CPU multiplies matrices in bfloat16; variables and sums stay float32. See `check_bf16`.
     """
     session_config = tf.ConfigProto(allow_soft_placement=True, device_count={"CPU": len(devices)})
     if not any("gpu" in device for device in devices):
         session_config.device_count["GPU"] = 0  # else TensorFlow would take one that it sees
     session_config.gpu_options.allow_growth = True
+    if use_bf16:
+        session_config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
     return tf.estimator.RunConfig(
         model_dir=output_dir, tf_random_seed=seed, save_checkpoints_steps=save_checkpoints_steps,
         # Scalars are written by `hooks.ProgressHook`, averaged over all updates.

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -132,6 +133,32 @@ def test_a_run_on_the_cpu_takes_no_gpu(tmp_path, tf_config):
     assert dict(counts) == {"CPU": 1, "GPU": 0}
     config = runtime.run_config(str(tmp_path), 1, 30, devices=["/gpu:0", "/gpu:1"])
     assert "GPU" not in config.session_config.device_count
+
+
+IS_TF_1 = tf.__version__.startswith("1.")
+
+
+@pytest.mark.skipif(IS_TF_1, reason="TensorFlow 2 can")
+@pytest.mark.skipif(not runtime.BF16_UNITS & runtime._cpu_features(), reason="the CPU cannot")
+@pytest.mark.parametrize("use_bf16", [False, True])
+def test_matrices_are_multiplied_in_bfloat16_on_demand(use_bf16, tmp_path, tf_config):
+    runtime.check_bf16(num_gpus=0)
+    config = runtime.run_config(str(tmp_path), 1, 30, use_bf16=use_bf16).session_config
+    value = np.float32(1.0 + 2.0 ** -12)  # bfloat16 keeps 8 bits of it
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        fed = tf.placeholder(tf.float32, [64, 64])
+        # TensorFlow rewrites no graph of fewer than four ops, nor what is fetched.
+        product = tf.abs(tf.matmul(tf.abs(fed), tf.abs(fed)))
+        found = session.run(tf.reduce_max(product), {fed: np.full([64, 64], value)})
+    assert found == pytest.approx(64.0 if use_bf16 else 64.0 * value ** 2, rel=1e-6)
+
+
+def test_bfloat16_that_would_be_silently_left_out_is_an_error(monkeypatch):
+    with pytest.raises(UserError, match="--use_bf16: for CPUs, and --num_gpus=1"):
+        runtime.check_bf16(num_gpus=1)
+    monkeypatch.setattr(runtime, "_cpu_features", lambda: {"sse4_2", "avx2"})
+    with pytest.raises(UserError, match="2.15 can" if IS_TF_1 else "no units for bfloat16"):
+        runtime.check_bf16(num_gpus=0)
 
 
 class Losses(tf.train.SessionRunHook):
