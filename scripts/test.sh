@@ -6,4 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 PATH=$(cd "${VENV:-.venv}/bin" && pwd):$PATH
 ruff check --quiet --output-format=concise .
-python -m pytest "$@"
+# By files, whose tests share what is made once.
+python -m pytest --numprocesses=2 --dist=loadfile "$@"

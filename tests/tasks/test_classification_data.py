@@ -287,7 +287,7 @@ def test_records_are_made_once(tmp_path, prepare):
 @pytest.mark.parametrize("change", [
     {"length": 7}, {"truncation": "tail"}, {"tokenizer": Letters("abcd")}, {"labels": Labels(["1", "0"])},
     {"labels": Labels(["0", "1"], separator=",")}, {"labelled": False}, {"errors": "skip"},
-], ids=str)
+], ids=lambda change: next(iter(change)))
 def test_records_are_made_anew_when_a_setting_changes(tmp_path, prepare, change):
     write_task(tmp_path, train=[("1", "ab"), ("0", "cd")])
     prepare()
