@@ -18,15 +18,14 @@ are the teacher's. A run that was stopped goes on when the same command is given
 """
 
 import dataclasses
-import functools
 
 from absl import flags
 
 from training import command
 from bert import checkpoints
-from distill import layer_map
+from distill import measure
+from distill import recipe
 from distill import terms
-from distill.model_fn import distillation_model_fn
 from distill.teacher import Teacher
 from serving import export
 from tasks import classify
@@ -37,10 +36,7 @@ from tasks.classification import Classification
 from tasks.masked_lm import MaskedLm
 from training import files
 from training import flags as common
-from training import runtime
 from training.command import UserError
-
-DEFAULT_LABEL_WEIGHT = {"masked_lm": 0.0, "classification": 1.0}
 
 # Terms that are off unless they are given a weight, and what they are.
 MORE_TERMS = {
@@ -87,6 +83,25 @@ def define_flags():
     flags.DEFINE_float(
         "temperature", 1.0, "T of the prediction term: both models' logits are divided by it, the term is "
         "multiplied by its square.", lower_bound=1e-3)
+    flags.DEFINE_bool(
+        "balance_terms", False,
+        "Divide each weight by what its term amounts to when a stage begins, on %d batches of its texts, so that the "
+        "weights say how much each term counts at first; their own scales differ by orders of magnitude."
+        % measure.BALANCE_BATCHES)
+    flags.DEFINE_string(
+        "strategy", "joint",
+        "When what is learnt: joint (all terms together); two_stage (embedding and states, then answers and labels); "
+        "three_stage (states, answers, labels); layerwise (embedding, states, answers, labels); or the JSON of your "
+        "own stages, see configs/recipes. A stage none of whose terms has a weight is left out.")
+    flags.DEFINE_list(
+        "stage_steps", [], "Updates of each stage of --strategy, with commas. Default: an even share of the run's.")
+    flags.DEFINE_list(
+        "stage_learning_rates", [], "Peak learning rate of each stage of --strategy. Default: --learning_rate.")
+    flags.DEFINE_integer(
+        "unfreeze_steps", None,
+        "In stages that are gradual, as those after the first of two_stage and three_stage: updates until the next "
+        "group of the student's variables trains too, from the top: head, layers, embeddings. 0: nothing is frozen. "
+        "Default: a tenth of the stage's.", lower_bound=0)
     flags.DEFINE_string(
         "input_file", None, "TFRecords of the corpus, comma-separated, with * and ? (--task=masked_lm).")
     flags.DEFINE_string(
@@ -114,13 +129,14 @@ def main():
     teacher_files = checkpoints.find_model(values.teacher_checkpoint, "teacher_checkpoint")
     teacher = _open_teacher(values, teacher_files)
     model = _open_student(values, teacher, teacher_files)
-    make_model_fn = _read_recipe(values, teacher, model)
+    make_plans = recipe.read(values, teacher, model)
     settings = {"teacher": dataclasses.asdict(teacher.config)}
     if on_task:
-        _on_task(values, teacher, teacher_files, model, make_model_fn, settings)
+        _on_task(values, teacher, teacher_files, model, make_plans, settings)
     else:
         task = MaskedLm()
-        runs.on_corpus(values, model, task, make_model_fn(task), teacher.config, settings)
+        runs.on_corpus(values, model, task, lambda *found: make_plans(task, recipe.Files(found[0], (), *found[1:])),
+                       teacher.config, settings)
 
 
 def _check_flags(values, on_task):
@@ -164,76 +180,7 @@ def _open_student(values, teacher, teacher_files):
     return model
 
 
-def _read_recipe(values, teacher, model):
-    """The loss: a function of the task -> `make_model_fn` of `runs.train`."""
-    pairs = layer_map.parse(values.layer_map, model.config.num_layers, teacher.config.num_layers,
-                            "the teacher (%s)" % values.teacher_checkpoint)
-    weights = _read_weights(values, pairs)
-    if not any(weights.values()):
-        raise UserError("--embedding_weight, --hidden_weights, --prediction_weight, --label_weight: "
-                        "all are 0, and so are those of the other terms")
-    if values.attention_weight:
-        _check_heads(values, teacher, model)
-    if values.text_similarity_weight:
-        _check_one_part(values)
-    return lambda task: functools.partial(
-        distillation_model_fn, model.config, teacher, task, pairs, weights, values.temperature)
-
-
-def _read_weights(values, pairs):
-    """dict of what a term is logged as -> weight."""
-    by_term = {name: getattr(values, "%s_weight" % name) for name in terms.TERMS if name != "hidden"}
-    if by_term["label"] is None:
-        by_term["label"] = DEFAULT_LABEL_WEIGHT[values.task]
-    weights = {logged: weight for name, weight in by_term.items() for logged, _ in terms.instances(name, pairs)}
-    hidden = _hidden_weights(values.hidden_weights, pairs)
-    weights.update({logged: hidden[layer] for logged, (layer, _) in terms.instances("hidden", pairs)})
-    return weights
-
-
-def _check_heads(values, teacher, model):
-    """Raises UserError unless both models have attention, and as many heads."""
-    flag = "--attention_weight=%g" % values.attention_weight
-    heads = []
-    for config, source in ((model.config, "the student (%s)" % model.files.config_file),
-                           (teacher.config, "the teacher (%s)" % values.teacher_checkpoint)):
-        heads.append(getattr(config, "num_attention_heads", 0))
-        if not heads[-1]:
-            raise UserError("%s: %s is a %s and has no attention; --attention_weight=0 does without"
-                            % (flag, source, config.model_type))
-    if heads[0] != heads[1]:
-        raise UserError("%s: the student (%s) has %d heads a layer, and the teacher (%s) %d; they must be equal, or "
-                        "--attention_weight=0 does without"
-                        % (flag, model.files.config_file, heads[0], values.teacher_checkpoint, heads[1]))
-
-
-def _check_one_part(values):
-    """Raises UserError where an update is cut, so that not all of its texts can be compared with each other."""
-    for name in ("gradient_accumulation_steps", "num_cpu_replicas", "num_gpus"):
-        if getattr(values, name) > 1:
-            raise UserError("--text_similarity_weight=%g: compares all texts of an update, and --%s=%d cuts it into "
-                            "parts; give one of the two"
-                            % (values.text_similarity_weight, name, getattr(values, name)))
-    if runtime.cluster():
-        raise UserError("--text_similarity_weight=%g: compares all texts of an update, and several machines "
-                        "(TF_CONFIG) cut it into parts; leave it out" % values.text_similarity_weight)
-
-
-def _hidden_weights(texts, pairs):
-    """dict of student layer -> weight."""
-    flag = "--hidden_weights=%s" % ",".join(texts)
-    try:
-        weights = [float(text) for text in texts]
-    except ValueError:
-        raise UserError("%s: numbers with commas between them are needed" % flag)
-    weights = weights * len(pairs) if len(weights) == 1 else weights
-    if len(weights) != len(pairs) or min(weights) < 0:
-        raise UserError("%s: one weight, or one for each of the %d pairs of --layer_map is needed, "
-                        "none below 0" % (flag, len(pairs)))
-    return {student: weight for (student, _), weight in zip(pairs, weights)}
-
-
-def _on_task(values, teacher, teacher_files, model, make_model_fn, settings):
+def _on_task(values, teacher, teacher_files, model, make_plans, settings):
     unlabeled_files = []
     if values.unlabeled_file and values.do_train:
         unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file")
@@ -246,7 +193,8 @@ def _on_task(values, teacher, teacher_files, model, make_model_fn, settings):
                  if kind.needs == "logits" and getattr(values, "%s_weight" % name)]
         if asked:
             _check_classes(values, teacher_files, data, asked)
-        classify.train(values, model, data, unlabeled_files, make_model_fn, settings)
+        classify.train(values, model, data, unlabeled_files,
+                       lambda task, *found: make_plans(task, recipe.Files(*found)), settings)
     if values.do_eval:
         classify.evaluate(values, model, data)
     if values.do_predict:

@@ -25,8 +25,9 @@ class Schedule:
     """How large each update is.
 
     `learning_rate` is the peak, reached after `num_warmup_steps` updates and falling in a line to 0 at
-    `num_train_steps`. `clip_norm` bounds the global norm of the update's gradient; 0: no bound. Without
-    `bias_correction`, as BERT was trained, the first updates are up to 6.6 times as large as the rate says.
+    `num_train_steps`, both counted from `first_step`. `clip_norm` bounds the global norm of the update's gradient;
+    0: no bound. Without `bias_correction`, as BERT was trained, the first updates are up to 6.6 times as large as the
+    rate says.
     """
     learning_rate: float
     num_train_steps: int
@@ -35,11 +36,12 @@ class Schedule:
     clip_norm: float = 1.0
     num_parts: int = 1  # accumulated parts an update
     bias_correction: bool = False  # of Adam's moments, which start at 0
+    first_step: int = 0  # updates made before, by another schedule
 
 
 def learning_rate_at(step, schedule):
     """The rate of the update that follows `step` updates (Devlin et al. 2019, A.2), float32 scalar."""
-    step = tf.cast(step, tf.float32)
+    step = tf.cast(step - schedule.first_step, tf.float32)
     # As in Google's code the falling line starts at step 0, not at the end of the warm-up.
     falling = schedule.learning_rate * tf.maximum(0.0, 1.0 - step / schedule.num_train_steps)
     if not schedule.num_warmup_steps:
@@ -53,7 +55,7 @@ def slot_names(variable_name):
     return ["%s/%s" % (variable_name, slot) for slot in SLOTS]
 
 
-def create_train_op(loss, schedule, variables=None):
+def create_train_op(loss, schedule, variables=None, with_moments=None):
     """One part of an update: adds its gradient; the last part changes the variables and the step.
 
     Args:
@@ -61,6 +63,8 @@ def create_train_op(loss, schedule, variables=None):
       schedule: Schedule.
       variables: what may be trained; None: all trainable variables. Those the loss does not depend on
         stay as they are, weight decay included.
+      with_moments: what has moments in the checkpoint; None: what is trained. A graph that another will go on
+        from, where more is trained, keeps theirs too.
 
     Returns:
       (train_op, dict of scalars to log: "learning_rate", "gradient_norm").
@@ -75,9 +79,11 @@ def create_train_op(loss, schedule, variables=None):
     variables = [variable for variable, _ in reached]
     # One dense tensor each: weight decay touches every row of a table anyway.
     gradients = [tf.convert_to_tensor(gradient) for _, gradient in reached]
+    names = {variable.name for variable in variables}
+    resting = [variable for variable in with_moments or [] if variable.name not in names]
     train_op, rate, norm = tf.distribute.get_replica_context().merge_call(
         functools.partial(_update_all, schedule=schedule),
-        args=(gradients, variables, tf.train.get_global_step(), update_part()))
+        args=(gradients, variables, resting, tf.train.get_global_step(), update_part()))
     return train_op, {"learning_rate": rate, "gradient_norm": norm}
 
 
@@ -88,10 +94,10 @@ def _slot(variable, name, collection):
                                initializer=tf.zeros_initializer(), trainable=False, collections=[collection])
 
 
-def _update_all(strategy, gradients, variables, global_step, part, schedule):
+def _update_all(strategy, gradients, variables, resting, global_step, part, schedule):
     """Sums gradients over replicas (and parts), clips the sum, updates every replica alike."""
     moments = [[_slot(variable, name, tf.GraphKeys.GLOBAL_VARIABLES) for name in SLOTS]
-               for variable in variables]
+               for variable in list(variables) + list(resting)][:len(variables)]
     # Local, so never in a checkpoint: an update that was cut short begins again.
     sums = [_slot(variable, "gradient_sum", tf.GraphKeys.LOCAL_VARIABLES)
             for variable in variables if schedule.num_parts > 1]
@@ -150,7 +156,7 @@ def _beta_powers(step, schedule):
     """What the moments are corrected by (Kingma and Ba 2015, section 3); zeros correct nothing."""
     if not schedule.bias_correction:
         return 0.0, 0.0
-    updates = tf.cast(step + 1, tf.float32)
+    updates = tf.cast(step + 1 - schedule.first_step, tf.float32)
     return BETA_1 ** updates, BETA_2 ** updates
 
 

@@ -6,35 +6,56 @@ after Li et al. 2021, whose first three terms it is; the fourth, over labelled t
 others are of methods it is compared with; `terms` has all of them.
 """
 
+import collections
+
+import tensorflow.compat.v1 as tf
+
 from distill import terms
 from distill.teacher import build_teacher
 from tasks.encoders import build_encoder
 from tasks.model_fn import start_from, training_spec
 
+# config: the student's, as from `encoders.read_config`; teacher: Teacher; task: MaskedLm or Classification;
+# layer_map: list of (student layer, teacher layer), counted from 1; weights: dict of what a term is logged as -> how
+# much it counts, see `terms.instances`, 0 leaves it out; temperature: T, above 0.
+# One update with "text_similarity" must be one part, see `relations`.
+Distillation = collections.namedtuple("Distillation", "config teacher task layer_map weights temperature",
+                                      defaults=(1.0,))
 
-def distillation_model_fn(config, teacher, task, layer_map, weights, temperature=1.0, schedule=None, init=None,
-                          progress=None):
+
+def distillation_model_fn(distillation, schedule, init=None, progress=None, trains=None, weights=None):
     """A model_fn for training only; `tasks.model_fn.task_model_fn` evaluates and exports the student.
 
     Args:
-      config: the student's BertConfig or BiLstmConfig.
-      teacher: Teacher.
-      task: MaskedLm or Classification.
-      layer_map: list of (student layer, teacher layer), counted from 1.
-      weights: dict of what a term is logged as -> how much it counts, see `terms.instances`. 0 switches a term
-        off: it is not built. One update with "text_similarity" must be one part, see `relations`.
-      temperature: T, above 0.
-      schedule, init, progress: as in `task_model_fn`.
+      distillation: Distillation; all of its terms are built, for a checkpoint must hold the variables of every stage.
+      schedule, init, progress, trains: as in `task_model_fn`.
+      weights: dict of logged name -> weight, of the terms that count in this stage; the others are not computed. None:
+        those of `distillation`.
     """
     def model_fn(features):
-        student = build_encoder(config, True, features)
-        logits = task.logits(student, config, features, is_training=True)
-        if init:
-            start_from(init, task)
-        taught = build_teacher(teacher, task, features,
-                               with_logits=bool(terms.needing("logits", layer_map, weights)),
-                               with_attention=bool(terms.needing("attention", layer_map, weights)))
-        compared = terms.Compared(student, logits, taught, task, features, temperature)
-        return training_spec(terms.build_terms(compared, layer_map, weights), schedule, progress)
+        built = build_terms(distillation, features, is_training=True, init=init)
+        counting = distillation.weights if weights is None else weights
+        return training_spec([term._replace(weight=counting[term.name]) for term in built if counting.get(term.name)],
+                             schedule, progress, trains, tf.trainable_variables())
 
     return model_fn
+
+
+def build_terms(distillation, features, is_training, init=None):
+    """Student and teacher over one batch, and what they are compared by: list of Term.
+
+    Args:
+      distillation: Distillation.
+      features: dict of the batch's features.
+      is_training: bool; False switches the student's dropout off.
+      init: Init, where the student starts; None: fresh.
+    """
+    config, teacher, task, layer_map, weights, temperature = distillation
+    student = build_encoder(config, is_training, features)
+    logits = task.logits(student, config, features, is_training=is_training)
+    if init:
+        start_from(init, task)
+    taught = build_teacher(teacher, task, features,
+                           with_logits=bool(terms.needing("logits", layer_map, weights)),
+                           with_attention=bool(terms.needing("attention", layer_map, weights)))
+    return terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)

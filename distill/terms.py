@@ -16,8 +16,11 @@ Compared = collections.namedtuple("Compared", "student logits taught task featur
 
 # build: function of (Compared, logged name, (student layer, teacher layer)) -> (sum, total).
 # per_layer: whether each pair of the layer map has a term of its own; else there is one, and the last pair is its.
+# group: what of the teacher is learnt, one of `GROUPS`.
 # needs: what of the teacher's it needs besides its states, "logits", "attention" or None.
-Kind = collections.namedtuple("Kind", "build per_layer needs")
+Kind = collections.namedtuple("Kind", "build per_layer group needs")
+
+GROUPS = ("embedding", "states", "answers", "labels")
 
 
 def build_terms(compared, layer_map, weights):
@@ -135,14 +138,14 @@ def _attention(compared, _name, pair):
 
 
 TERMS = collections.OrderedDict([
-    ("embedding", Kind(_embedding, False, None)),
-    ("hidden", Kind(_hidden, True, None)),
-    ("prediction", Kind(_prediction, False, "logits")),
-    ("label", Kind(_label, False, None)),
-    ("hard_label", Kind(_hard_label, False, "logits")),
-    ("logit_mse", Kind(_logit_mse, False, "logits")),
-    ("cosine", Kind(_cosine, False, None)),
-    ("token_similarity", Kind(_token_similarity, True, None)),
-    ("text_similarity", Kind(_text_similarity, False, None)),
-    ("patience", Kind(_patience, True, None)),
-    ("attention", Kind(_attention, True, "attention"))])
+    ("embedding", Kind(_embedding, False, "embedding", None)),
+    ("hidden", Kind(_hidden, True, "states", None)),
+    ("prediction", Kind(_prediction, False, "answers", "logits")),
+    ("label", Kind(_label, False, "labels", None)),
+    ("hard_label", Kind(_hard_label, False, "answers", "logits")),
+    ("logit_mse", Kind(_logit_mse, False, "answers", "logits")),
+    ("cosine", Kind(_cosine, False, "states", None)),
+    ("token_similarity", Kind(_token_similarity, True, "states", None)),
+    ("text_similarity", Kind(_text_similarity, False, "states", None)),
+    ("patience", Kind(_patience, True, "states", None)),
+    ("attention", Kind(_attention, True, "states", "attention"))])

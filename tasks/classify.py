@@ -63,7 +63,7 @@ def check_flags(values):
         raise UserError("--predict_file=%s: no such file" % values.predict_file)
 
 
-def train(values, model, data, unlabeled_files=(), make_model_fn=None, more_settings=None):
+def train(values, model, data, unlabeled_files=(), make_plans=None, more_settings=None):
     """Trains on the labelled texts and those of `unlabeled_files`, as the flags say.
 
     Args:
@@ -71,7 +71,8 @@ def train(values, model, data, unlabeled_files=(), make_model_fn=None, more_sett
       model: runs.Model.
       data: Data.
       unlabeled_files: text files.
-      make_model_fn: function of the task -> `make_model_fn` of `runs.train`; None: plain training.
+      make_plans: function of (task, TFRecord files of the labelled texts, those of the others, those that select)
+        -> list of `runs.Plan`; None: plain training.
       more_settings: as in `runs.open_run`.
     """
     unlabeled = [Split("unlabeled_%d" % number, path) for number, path in enumerate(unlabeled_files, start=1)]
@@ -84,9 +85,10 @@ def train(values, model, data, unlabeled_files=(), make_model_fn=None, more_sett
     train_records, select_records = (records_of(values, data, split) for split in labelled)
     more_records = [records_of(values, data, split, labelled=False) for split in unlabeled]
     task = make_task(values, data, train_records)
-    runs.train(values, run, _keep_head_of_same_labels(model, data), task,
-               [made.path for made in [train_records] + more_records], [select_records.path],
-               make_model_fn and make_model_fn(task), run_folder_contents(data))
+    labelled_files, more_files = [train_records.path], [made.path for made in more_records]
+    plans = make_plans and make_plans(task, labelled_files, more_files, [select_records.path])
+    runs.train(values, run, _keep_head_of_same_labels(model, data), task, labelled_files + more_files,
+               [select_records.path], plans, run_folder_contents(data))
 
 
 def _keep_head_of_same_labels(model, data):

@@ -16,7 +16,7 @@ Term = collections.namedtuple("Term", "name weight sum total")
 Init = collections.namedtuple("Init", "checkpoint layers same_labels")
 
 
-def task_model_fn(config, task, schedule=None, init=None, progress=None):
+def task_model_fn(config, task, schedule=None, init=None, progress=None, trains=None):
     """A model_fn that trains, or predicts `task.outputs`.
 
     Args:
@@ -25,6 +25,7 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
       schedule: optimization.Schedule; needed to train.
       init: Init, where training starts; None: fresh, or the Estimator's own checkpoint.
       progress: function of (terms, scalars) -> hook that shows them, see `hooks.ProgressHook`; None: silence.
+      trains: function of a variable's name: whether it is trained; None: every one is.
     """
     def model_fn(features, mode):
         is_training = mode == tf.estimator.ModeKeys.TRAIN
@@ -34,7 +35,7 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
             return prediction_spec(task, logits, features)
         if init:
             start_from(init, task)
-        return training_spec([Term("loss", 1.0, *task.loss(logits, features))], schedule, progress)
+        return training_spec([Term("loss", 1.0, *task.loss(logits, features))], schedule, progress, trains)
 
     return model_fn
 
@@ -58,20 +59,24 @@ def prediction_spec(task, logits, features):
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions=outputs, scaffold=scaffold)
 
 
-def training_spec(terms, schedule, progress):
+def training_spec(terms, schedule, progress, trains=None, with_moments=None):
     """Sums the terms, takes gradients, and logs each term by its own name, unweighted.
 
     Args:
       terms: list of Term.
       schedule: optimization.Schedule.
       progress: as in `task_model_fn`.
+      trains: as in `task_model_fn`.
+      with_moments: as in `optimization.create_train_op`.
 
     Returns:
       EstimatorSpec.
     """
     means = collections.OrderedDict((term.name, term.sum / tf.maximum(term.total, 1.0)) for term in terms)
     loss = tf.add_n([term.weight * means[term.name] for term in terms])
-    train_op, scalars = create_train_op(loss, schedule)
+    variables = [variable for variable in tf.trainable_variables()
+                 if trains is None or trains(checkpoints.name_of(variable))]
+    train_op, scalars = create_train_op(loss, schedule, variables, with_moments)
     # A part's share of each mean: summed over replicas here, and by the hook over accumulated parts.
     logged = collections.OrderedDict(loss=loss)
     logged.update(means)

@@ -36,6 +36,13 @@ LEARNING_RATES = {"bert": 5e-5, "albert": 5e-5, "electra": 5e-5, "bilstm": 1e-3}
 # vocab_file is the one to use.
 Model = collections.namedtuple("Model", "config init files")
 
+# A stretch of a run, see `loop.Stage`. make_model_fn: function of (schedule, init, progress, trains) -> model_fn;
+# num_steps: updates, 0 for an even share of what the others leave; learning_rate: 0 for the run's; phases: function of
+# the stage's updates -> list of (how many of them come before, what trains from there on: as `trains` of
+# `task_model_fn`); files: TFRecord files, None for all; patience, evaluate: as in `loop.Stage`.
+Plan = collections.namedtuple("Plan", "name make_model_fn num_steps learning_rate phases files patience evaluate",
+                              defaults=(0, 0.0, lambda num_steps: [(0, None)], None, 0, None))
+
 # strategy, devices: as from `runtime.distribution_strategy`; settings: dict, what decides the run's result.
 Run = collections.namedtuple("Run", "strategy devices settings")
 
@@ -108,11 +115,32 @@ def check_length(config, length, source):
                         % (source, config.max_length, length))
 
 
-def read_schedule(values, num_texts, kind):
-    """The Schedule of a run over `num_texts` training texts; kind: the config's model_type."""
-    steps = values.num_train_steps
-    if not steps:
-        steps = max(1, round(values.num_train_epochs * num_texts / values.train_batch_size))
+def count_steps(values, num_texts, plans):
+    """Updates of each stage of a run over `num_texts` training texts: list of int.
+
+    Args:
+      values: flags of `training.flags.define_training_flags`.
+      num_texts: int.
+      plans: list of Plan.
+
+    Raises:
+      UserError: nothing is left for a stage that has no number of its own.
+    """
+    steps = values.num_train_steps or max(1, round(values.num_train_epochs * num_texts / values.train_batch_size))
+    sharing = [plan for plan in plans if not plan.num_steps]
+    rest = steps - sum(plan.num_steps for plan in plans)
+    if sharing and rest < len(sharing):
+        raise UserError("--num_train_steps=%d: nothing is left for stage %s; more updates are needed, or fewer in "
+                        "the other stages" % (steps, sharing[-1].name))
+    # What cannot be divided evenly goes to the last.
+    shares = [rest // len(sharing)] * len(sharing) if sharing else []
+    if shares:
+        shares[-1] += rest % len(sharing)
+    return [plan.num_steps or shares.pop(0) for plan in plans]
+
+
+def read_schedule(values, steps, kind):
+    """The Schedule of `steps` updates; kind: the config's model_type."""
     warmup = values.num_warmup_steps
     if warmup is None:
         warmup = int(steps * values.warmup_proportion)
@@ -121,14 +149,15 @@ def read_schedule(values, num_texts, kind):
                     values.gradient_accumulation_steps, values.bias_correction)
 
 
-def on_corpus(values, model, task, make_model_fn=None, teacher_config=None, more_settings=None):
+def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_settings=None):
     """Trains on the records of --input_file and measures on those of --eval_file, as the flags say.
 
     Args:
       values: flags of `training.flags.define_training_flags`, `input_file` and `eval_file`.
       model: Model.
       task: MaskedLm.
-      make_model_fn: as in `train`.
+      make_plans: function of (files that train, files that select, rules as in `train`) -> list of Plan; None: plain
+        training.
       teacher_config: of a teacher that reads the records too.
       more_settings: as in `open_run`.
     """
@@ -147,7 +176,8 @@ def on_corpus(values, model, task, make_model_fn=None, teacher_config=None, more
         sizes = {os.path.basename(name): os.path.getsize(name) for name in train_files + eval_files}
         run = open_run(values, model, dict(sizes, **(more_settings or {})))
         if run:
-            train(values, run, model, task, train_files, eval_files, make_model_fn, rules=rules)
+            train(values, run, model, task, train_files, eval_files,
+                  make_plans and make_plans(train_files, eval_files, rules), rules=rules)
     if values.do_eval:
         checkpoint = best_model(values).checkpoint
         figures = evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size, rules)
@@ -218,7 +248,7 @@ def open_run(values, model, more_settings):
     return Run(strategy, devices, settings)
 
 
-def train(values, run, model, task, train_files, select_files, make_model_fn=None, contents=None, rules=None):
+def train(values, run, model, task, train_files, select_files, plans=None, contents=None, rules=None):
     """Trains to the end, or goes on where the run was stopped.
 
     The run folder is begun when the graph is built: a run that is refused leaves none, and the next is not
@@ -231,37 +261,65 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
       task: MaskedLm or Classification.
       train_files: TFRecord files.
       select_files: TFRecord files that choose the best checkpoint; (): the last is the best.
-      make_model_fn: function of (schedule, init, progress) -> model_fn; None: plain training on the task.
+      plans: list of Plan, the run's stages; None: one of plain training on the task.
       contents: dict of name -> text; files of the run folder beside config.json and vocab.txt.
       rules: `masking.Rules`, for records without masks.
     """
+    plans = plans or [Plan("training", functools.partial(task_model_fn, model.config, task),
+                           patience=values.early_stopping)]
+    if len(plans) > 1 and runtime.cluster():
+        raise UserError("--strategy=%s: not with several machines (TF_CONFIG); one stage can be trained there" % (
+            values.strategy))
     num_texts = sum(map(tfrecord.count_records, train_files))
-    schedule = read_schedule(values, num_texts, model.config.model_type)
-    print("training on %s, {:,} texts, {:,} updates of {:,}".format(
-        num_texts, schedule.num_train_steps, values.train_batch_size) % ", ".join(run.devices), flush=True)
-
-    def progress(terms, scalars):
-        if runtime.is_chief():
-            _begin(values.output_dir, run, model, contents or {})
-        return ProgressHook(
-            terms, scalars, schedule.num_train_steps, values.train_batch_size, schedule.num_parts,
-            values.log_steps, values.output_dir if runtime.is_chief() else None)
-
-    # A run that goes on has its own checkpoint and does not need the other any more.
-    init = None if tf.train.latest_checkpoint(values.output_dir) else model.init
-    make_model_fn = make_model_fn or functools.partial(task_model_fn, model.config, task)
+    steps = count_steps(values, num_texts, plans)
+    print("training on {}, {:,} texts, {:,} updates of {:,}{}".format(
+        ", ".join(run.devices), num_texts, sum(steps), values.train_batch_size,
+        " (%s)" % ", ".join("%s %d" % (plan.name, count) for plan, count in zip(plans, steps))
+        if len(plans) > 1 else ""), flush=True)
+    stages = []
+    for number, plan in enumerate(plans):
+        stages.append(_stage(values, run, model, task, plan._replace(
+            num_steps=steps[number], files=plan.files or train_files), number, sum(steps[number:]), contents, rules))
+    # An epoch of what all stages read.
     epoch = -(-num_texts // values.train_batch_size)
     config = runtime.run_config(
         values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=run.strategy,
         devices=run.devices, use_bf16=values.use_bf16)
-    result = loop.train(
-        make_model_fn(schedule, init, progress),
-        lambda start: records.training_input_fn(
-            train_files, task.feature_names, values.train_batch_size, schedule.num_parts, values.random_seed,
-            start, rules),
-        config, schedule.num_train_steps, _selection(values, model, task, select_files, rules))
+    result = loop.train(stages, config, _selection(values, model, task, select_files, rules))
     print("%s: finished at step %d%s" % (
         values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
+
+
+def _stage(values, run, model, task, plan, number, steps_to_come, contents, rules):
+    """The `loop.Stage` of a Plan whose `num_steps` and `files` are known.
+
+    steps_to_come: updates of this stage and those behind it.
+    """
+    def model_fns(first_step):
+        schedule = read_schedule(values, plan.num_steps, model.config.model_type)
+        schedule = dataclasses.replace(schedule, first_step=first_step,
+                                       learning_rate=plan.learning_rate or schedule.learning_rate)
+
+        def progress(terms, scalars):
+            if runtime.is_chief():
+                _begin(values.output_dir, run, model, contents or {})
+            return ProgressHook(
+                terms, scalars, first_step + steps_to_come, values.train_batch_size, schedule.num_parts,
+                values.log_steps, values.output_dir if runtime.is_chief() else None)
+
+        # A run that goes on has its own checkpoint and does not need the other any more.
+        init = None if tf.train.latest_checkpoint(values.output_dir) else model.init
+        phases = plan.phases(plan.num_steps)
+        ends = [start for start, _ in phases[1:]] + [plan.num_steps]
+        return [(first_step + end, plan.make_model_fn(schedule, None if phase else init, progress, trains))
+                for phase, (end, (_, trains)) in enumerate(zip(ends, phases))]
+
+    def make_input_fn(first_step, start):
+        return records.training_input_fn(
+            plan.files, task.feature_names, values.train_batch_size, values.gradient_accumulation_steps,
+            values.random_seed + number, start - first_step, rules)
+
+    return loop.Stage(plan.name, plan.num_steps, model_fns, make_input_fn, plan.patience, plan.evaluate)
 
 
 def _begin(folder, run, model, contents):
@@ -280,7 +338,7 @@ def _selection(values, model, task, select_files, rules):
 
     return loop.Selection(
         values.output_dir, checkpoints.copy_slim, evaluate_one if select_files else None, values.select_by,
-        task.figures_to_select[values.select_by], values.early_stopping)
+        task.figures_to_select[values.select_by])
 
 
 def evaluate(config, task, checkpoint, record_files, batch_size, rules=None, **arguments):

@@ -11,7 +11,7 @@ def from_dict(cls, values, source, ignored=(), fixed=None):
     """Builds a dataclass from a dict, checking keys and types.
 
     Args:
-      cls: a dataclass whose fields are int, float, bool or str.
+      cls: a dataclass whose fields are int, float, bool, str or list.
       values: dict.
       source: where the values come from, for messages.
       ignored: keys that may stand there and mean nothing to us.

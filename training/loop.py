@@ -1,5 +1,10 @@
-"""One training run: it trains, is evaluated at every checkpoint, keeps the best, stops, and goes on after a kill."""
+"""One training run: it trains, is evaluated at every checkpoint, keeps the best, stops, and goes on after a kill.
 
+A run has one stage or several. Each has graphs and data of its own, and goes on from the checkpoint of the one
+before it.
+"""
+
+import collections
 import os
 
 import tensorflow.compat.v1 as tf
@@ -9,13 +14,23 @@ from training import run_folder
 from training import runtime
 
 
+# name: for people; num_steps: updates; model_fns: function of the stage's first step -> list of (step until which it
+# trains, model_fn), the last being the stage's end; make_input_fn: function of (the stage's first step, the step to
+# start at) -> input_fn; patience: evaluations without a better one after which the stage ends, 0 for never;
+# evaluate: function of a checkpoint -> the loss by which the stage ends, None where `select_by` decides that too.
+Stage = collections.namedtuple("Stage", "name num_steps model_fns make_input_fn patience evaluate",
+                               defaults=(0, None))
+
+STAGE_LOSS = "stage_loss"
+
+
 class Selection(tf.estimator.CheckpointSaverListener):
     """Evaluates every checkpoint that is saved, copies the best, and says when to stop.
 
     What was found is in `evaluations.json`, so a run that goes on knows it.
     """
 
-    def __init__(self, folder, copy_checkpoint, evaluate=None, select_by=None, better=max, patience=0):
+    def __init__(self, folder, copy_checkpoint, evaluate=None, select_by=None, better=max):
         """Args:
           folder: the run folder.
           copy_checkpoint: function of (prefix, new prefix).
@@ -23,14 +38,18 @@ class Selection(tf.estimator.CheckpointSaverListener):
             checkpoint is the best.
           select_by: which figure decides; the earliest checkpoint wins a tie.
           better: max or min.
-          patience: evaluations without a better one after which training stops; 0: it never does.
         """
         self._folder, self._copy_checkpoint, self._evaluate = folder, copy_checkpoint, evaluate
-        self._select_by, self._better, self._patience = select_by, better, patience
+        self._select_by, self._better = select_by, better
+        self.begin_stage(0)
         if runtime.is_chief():
             files.recover_folder(os.path.join(folder, "best"))
         path = os.path.join(folder, run_folder.EVALUATIONS)
         self._evaluations = files.read_json(path) if os.path.exists(path) else []
+
+    def begin_stage(self, first_step, patience=0, evaluate=None):
+        """From here on only checkpoints after `first_step` decide whether to stop; see `Stage`."""
+        self._first_step, self._patience, self._evaluate_stage = first_step, patience, evaluate
 
     def after_save(self, session, global_step_value):
         del session
@@ -41,6 +60,8 @@ class Selection(tf.estimator.CheckpointSaverListener):
         if step > 0 and step not in [found["step"] for found in self._evaluations]:
             checkpoint = os.path.join(self._folder, "model.ckpt-%d" % step)
             figures = dict({"step": step}, **(self._evaluate(checkpoint) if self._evaluate else {}))
+            if self._evaluate_stage:
+                figures[STAGE_LOSS] = self._evaluate_stage(checkpoint)
             if self._is_best(figures):
                 with files.whole_folder(os.path.join(self._folder, "best")) as best:
                     self._copy_checkpoint(checkpoint, os.path.join(best, "model.ckpt"))
@@ -66,10 +87,11 @@ class Selection(tf.estimator.CheckpointSaverListener):
         return self._better(self._evaluations, key=lambda found: found[self._select_by])
 
     def should_stop(self):
-        """Whether the last `patience` evaluations were none the best."""
-        if not self._patience or not self._evaluate or not self._evaluations:
-            return False
-        return len(self._evaluations) - 1 - self._evaluations.index(self.best()) >= self._patience
+        """Whether the last `patience` evaluations of the stage were none its best."""
+        decides, better = (STAGE_LOSS, min) if self._evaluate_stage else (self._select_by, self._better)
+        found = [figures[decides] for figures in self._evaluations
+                 if figures["step"] > self._first_step and decides in figures]
+        return bool(self._patience and found) and len(found) - 1 - found.index(better(found)) >= self._patience
 
 
 def _numbers(figures):
@@ -78,33 +100,49 @@ def _numbers(figures):
 
 # Replicas would otherwise run what AutoGraph makes of model_fn, where TF 2.15 hides a UserError in another error.
 @tf.autograph.experimental.do_not_convert
-def train(model_fn, make_input_fn, config, num_train_steps, selection):
+def train(stages, config, selection):
     """Trains to the end or until the selection says stop; goes on where an earlier run stopped.
 
     Args:
-      model_fn: for tf.estimator.Estimator.
-      make_input_fn: function of the step to start at -> input_fn.
+      stages: list of Stage.
       config: RunConfig; its model_dir is the run folder.
-      num_train_steps: updates.
       selection: Selection.
 
     Returns:
       dict, as in finished.json.
     """
-    folder = config.model_dir
-    start = last_step(folder)
-    if runtime.is_chief():
-        selection.consider(start)  # of a run that was killed before it could
-    if not selection.should_stop() and start < num_train_steps:
-        estimator = tf.estimator.Estimator(model_fn, config=config)
-        runtime.train(estimator, make_input_fn(start), num_train_steps, saving_listeners=[selection])
-    step = last_step(folder)
+    ended = run_folder.ended_stages(config.model_dir)
+    first_step = ended[-1]["step"] if ended else 0
+    for stage in stages[len(ended):]:
+        step, reason = _train_stage(stage, first_step, config, selection)
+        if stage is not stages[-1]:
+            ended.append({"name": stage.name, "step": step, "reason": reason})
+            run_folder.end_stages(config.model_dir, ended)
+            print("stage %s: ended at step %d: %s" % (stage.name, step, reason), flush=True)
+        first_step = step
     if not runtime.is_chief():
         return {"steps": step}
-    reason = "early stopping" if selection.should_stop() and step < num_train_steps else "all steps made"
     result = {"steps": step, "reason": reason, "best": selection.best()}
-    run_folder.finish(folder, result)
+    run_folder.finish(config.model_dir, result)
     return result
+
+
+def _train_stage(stage, first_step, config, selection):
+    """Trains one stage, or the rest of it; returns the step where it ended and why."""
+    folder = config.model_dir
+    selection.begin_stage(first_step, stage.patience, stage.evaluate)
+    if runtime.is_chief():
+        selection.consider(last_step(folder))  # of a run that was killed before it could
+    end = first_step + stage.num_steps
+    complete = selection.should_stop() or last_step(folder) >= end
+    for until, model_fn in [] if complete else stage.model_fns(first_step):
+        start = last_step(folder)
+        if not selection.should_stop() and start < until:
+            estimator = tf.estimator.Estimator(model_fn, config=config)
+            runtime.train(estimator, stage.make_input_fn(first_step, start), until, saving_listeners=[selection])
+    step = last_step(folder)
+    early = selection.should_stop() and step < end
+    return step, "early stopping" if early else "all steps made"
 
 
 def last_step(folder):

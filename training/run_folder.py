@@ -6,6 +6,7 @@ from training import files
 from training.command import UserError
 
 SETTINGS, EVALUATIONS, FINISHED = "run.json", "evaluations.json", "finished.json"
+STAGES = "stages.json"
 BEST_FIGURES = os.path.join("best", "figures.json")
 
 
@@ -34,6 +35,17 @@ def _check_same(folder, old, new):
         if old.get(name) != new.get(name):
             raise UserError("--output_dir=%s: the run there was begun with %s=%s, now it is %s; give that value to go "
                             "on with it, or another --output_dir" % (folder, name, old.get(name), new.get(name)))
+
+
+def ended_stages(folder):
+    """What `end_stages` wrote; [] before."""
+    path = os.path.join(folder, STAGES)
+    return files.read_json(path) if os.path.exists(path) else []
+
+
+def end_stages(folder, ended):
+    """Records the stages of a run that have ended: list of dict with "name", "step" and "reason"."""
+    files.write_json(os.path.join(folder, STAGES), ended)
 
 
 def finished(folder):

@@ -94,13 +94,14 @@ def test_checkpoints_stand_at_whole_updates(records_file, tmp_path):
     assert graphs.largest_difference(found, expected) < SAME_RUN
 
 
-def train_on(gradients, schedule, variables=NAMES):
+def train_on(gradients, schedule, variables=NAMES, with_moments=()):
     """What each run of the train op leaves, for a loss whose gradients are given.
 
     Args:
       gradients: list over runs of dict name -> array, the shapes those of the variables.
       schedule: Schedule.
       variables: names of those that train.
+      with_moments: names of those that have moments whether they train or not.
 
     Returns:
       (list over runs of (dict of values of all variables, learning rate, gradient norm), names of all
@@ -113,7 +114,8 @@ def train_on(gradients, schedule, variables=NAMES):
                   for name, value in gradients[0].items()}
         given = {name: tf.placeholder(tf.float32, value.shape) for name, value in gradients[0].items()}
         loss = tf.add_n([tf.reduce_sum(values[name] * given[name]) for name in values])
-        train_op, logged = optimization.create_train_op(loss, schedule, [values[name] for name in variables])
+        train_op, logged = optimization.create_train_op(
+            loss, schedule, [values[name] for name in variables], [values[name] for name in with_moments])
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         runs = []
         for gradient in gradients:
@@ -204,6 +206,25 @@ def test_a_variable_that_does_not_train_keeps_its_value_and_has_no_slot():
     for found, _, _ in runs:
         assert np.all(found["dense/kernel"] == np.float32(start_of("dense/kernel")))
     assert np.all(runs[-1][0]["dense/bias"] != np.float32(start_of("dense/bias")))
+
+
+def test_a_variable_that_does_not_train_can_have_moments_for_a_graph_that_goes_on():
+    gradients = random_gradients(3)
+    expected, _ = train_on(gradients, Schedule(0.1, 8), variables=["dense/bias"])
+    runs, names = train_on(gradients, Schedule(0.1, 8), variables=["dense/bias"], with_moments=NAMES)
+    assert [name for name in names if "adam" in name] == sorted(
+        "%s/%s" % (name, slot) for name in NAMES for slot in optimization.SLOTS)
+    for name in NAMES:
+        assert np.array_equal(runs[-1][0][name], expected[-1][0][name])
+
+
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_a_schedule_that_begins_later_is_the_same_from_there(bias_correction):
+    gradients = random_gradients(4)
+    expected, _ = train_on(gradients, Schedule(0.1, 4, 2, bias_correction=bias_correction))
+    late, _ = train_on([{name: 0 * value for name, value in gradients[0].items()}] * 3 + gradients,
+                       Schedule(0.1, 4, 2, weight_decay_rate=0.0, bias_correction=bias_correction, first_step=3))
+    assert [rate for _, rate, _ in late[3:]] == [rate for _, rate, _ in expected]
 
 
 def test_a_variable_that_does_not_train_has_no_part_in_the_norm():

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from bert import records
 from bert.optimization import Schedule
+from distill.model_fn import Distillation
 from distill.model_fn import distillation_model_fn
 from distill.teacher import Teacher
 from tasks.encoders import build_encoder
@@ -63,8 +64,8 @@ def build(student, teacher, task, weights=WEIGHTS, serialized=None, temperature=
 
     tf.train.get_or_create_global_step()
     batch = dict(batches.features(serialized or batches.texts()), **(totals or {}))
-    spec = distillation_model_fn(student, teacher, batches.TASKS[task], layer_map, weights, temperature,
-                                 Schedule(1e-3, 10), progress=progress)(batch)
+    asked = Distillation(student, teacher, batches.TASKS[task], layer_map, weights, temperature)
+    spec = distillation_model_fn(asked, Schedule(1e-3, 10), progress=progress)(batch)
     return dict(caught, loss=spec.loss)
 
 
@@ -348,9 +349,9 @@ def trained(saved_teacher, tmp_path_factory):
     """A short training: (Watch, variables of the last checkpoint, folder)."""
     folder, watch = tmp_path_factory.mktemp("trained"), Watch()
     records_file = batches.write(folder / "texts.tfrecord", batches.texts())
-    model_fn = distillation_model_fn(
-        STUDENTS["bilstm"], saved_teacher("bert", "classification")[0], batches.TASKS["classification"], MAP, WEIGHTS,
-        schedule=Schedule(1e-2, 10), progress=lambda terms, scalars: watch)
+    asked = Distillation(STUDENTS["bilstm"], saved_teacher("bert", "classification")[0],
+                         batches.TASKS["classification"], MAP, WEIGHTS)
+    model_fn = distillation_model_fn(asked, Schedule(1e-2, 10), progress=lambda terms, scalars: watch)
     return watch, batches.train(folder / "run", model_fn, records_file, 3), folder
 
 
@@ -388,7 +389,7 @@ def test_a_student_starts_where_it_is_told_and_its_projections_start_fresh(saved
     task, student = batches.TASKS["classification"], STUDENTS["small"]
     checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", student, batches.TASKS["masked_lm"])
     records_file = batches.write(tmp_path / "texts.tfrecord", batches.texts())
-    model_fn = distillation_model_fn(student, teacher, task, [(1, 1)], WEIGHTS, schedule=Schedule(0.0, 10),
+    model_fn = distillation_model_fn(Distillation(student, teacher, task, [(1, 1)], WEIGHTS), Schedule(0.0, 10),
                                      init=Init(checkpoint, (), same_labels=False))
     found = batches.train(tmp_path / "run", model_fn, records_file, 1, replicas=2)
     for name, value in weights.items():
@@ -414,8 +415,9 @@ def cut_model_fn(task, student, saved_teacher, num_parts):
     """The BiLSTM with the terms of the first paper, the BERT with those of others that can be cut."""
     schedule = Schedule(2e-3, 25, 2, clip_norm=0.1, num_parts=num_parts)
     more = {name: weight for name, weight in MORE_WEIGHTS.items() if name != "text_similarity"}
-    return distillation_model_fn(STUDENTS[student], saved_teacher("small", task)[0], batches.TASKS[task], [(1, 1)],
-                                 WEIGHTS if student == "small" else more, 2.0, schedule)
+    asked = Distillation(STUDENTS[student], saved_teacher("small", task)[0], batches.TASKS[task], [(1, 1)],
+                         WEIGHTS if student == "small" else more, 2.0)
+    return distillation_model_fn(asked, schedule)
 
 
 @pytest.fixture(scope="module")
@@ -442,9 +444,9 @@ def test_a_wrong_teacher_is_told_in_one_line_also_by_replicas(saved_teacher, tmp
     teacher, _ = saved_teacher("bert", "masked_lm")
     records_file = batches.write(tmp_path / "texts.tfrecord", batches.texts())
     strategy, devices = runtime.distribution_strategy(num_cpu_replicas=2)
-    model_fn = distillation_model_fn(STUDENTS["bilstm"], teacher, batches.TASKS["classification"], MAP, WEIGHTS,
-                                     schedule=Schedule(0.0, 10))
+    asked = Distillation(STUDENTS["bilstm"], teacher, batches.TASKS["classification"], MAP, WEIGHTS)
+    stage = loop.Stage("all", 2, lambda _: [(2, distillation_model_fn(asked, Schedule(0.0, 10)))],
+                       lambda *_: records.training_input_fn([records_file], batches.ALL_FEATURES, 8))
+    config = runtime.run_config(str(tmp_path / "run"), 1, 2, strategy=strategy, devices=devices)
     with pytest.raises(UserError, match="^%s: .* is not in the checkpoint" % teacher.checkpoint):
-        loop.train(model_fn, lambda start: records.training_input_fn([records_file], batches.ALL_FEATURES, 8),
-                   runtime.run_config(str(tmp_path / "run"), 1, 2, strategy=strategy, devices=devices), 2,
-                   loop.Selection(str(tmp_path / "run"), None))
+        loop.train([stage], config, loop.Selection(str(tmp_path / "run"), None))

@@ -30,14 +30,17 @@ class Checkpoints:
       measured: steps that were measured, in order.
     """
 
-    def __init__(self, folder, figures, **settings):
+    def __init__(self, folder, figures, patience=0, **settings):
         self.folder, self.measured = str(folder), []
         self._figures, self._settings = figures, dict({"select_by": "accuracy"}, **settings)
+        self._patience = patience
         self.selection = self.new_selection()
 
     def new_selection(self):
         """As a process that goes on makes it."""
-        return loop.Selection(self.folder, self.copy, self.evaluate, **self._settings)
+        selection = loop.Selection(self.folder, self.copy, self.evaluate, **self._settings)
+        selection.begin_stage(0, self._patience)
+        return selection
 
     def evaluate(self, checkpoint):
         step = int(checkpoint.rsplit("-", 1)[1])
@@ -93,7 +96,8 @@ def test_a_model_that_was_not_trained_is_not_measured(tmp_path):
 
 def test_without_figures_the_last_checkpoint_is_the_best(tmp_path):
     made = Checkpoints(tmp_path, {})
-    made.selection = loop.Selection(str(tmp_path), made.copy, patience=1)
+    made.selection = loop.Selection(str(tmp_path), made.copy)
+    made.selection.begin_stage(0, patience=1)
     assert not made.save(2, 4, 6)
     assert made.best() == ("model.ckpt-6", 6) and made.selection.best() == {"step": 6}
 
@@ -212,11 +216,11 @@ def train(folder, records_file, evaluate, runs=None, patience=0, num_parts=1, re
     strategy, devices = runtime.distribution_strategy(num_cpu_replicas=replicas)
     model_fn = task_model_fn(CONFIG, TASK, Schedule(0.02, STEPS, num_parts=num_parts),
                              progress=lambda terms, scalars: Power(1000 if runs is None else runs))
-    selection = loop.Selection(str(folder), checkpoints.copy_slim, evaluate, "loss", min, patience)
-    return loop.train(
-        model_fn, lambda start: records.training_input_fn([records_file], TASK.feature_names, 8, num_parts, 7, start),
-        runtime.run_config(str(folder), 5, save_checkpoints_steps=2, strategy=strategy, devices=devices),
-        STEPS, selection)
+    selection = loop.Selection(str(folder), checkpoints.copy_slim, evaluate, "loss", min)
+    stage = loop.Stage("all", STEPS, lambda first_step: [(STEPS, model_fn)], lambda _, start: records.training_input_fn(
+        [records_file], TASK.feature_names, 8, num_parts, 7, start), patience)
+    config = runtime.run_config(str(folder), 5, save_checkpoints_steps=2, strategy=strategy, devices=devices)
+    return loop.train([stage], config, selection)
 
 
 @pytest.mark.parametrize("num_parts, replicas", [(2, 1), (1, 2)])
@@ -263,8 +267,9 @@ def untouched(*_, **__):
 
 def go_on(folder, evaluate, patience=0):
     """`loop.train` of a run that must not train."""
-    selection = loop.Selection(str(folder), checkpoints.copy_slim, evaluate, "loss", min, patience)
-    return loop.train(untouched, untouched, runtime.run_config(str(folder), 5, 2), STEPS, selection)
+    selection = loop.Selection(str(folder), checkpoints.copy_slim, evaluate, "loss", min)
+    stage = loop.Stage("all", STEPS, untouched, untouched, patience)
+    return loop.train([stage], runtime.run_config(str(folder), 5, 2), selection)
 
 
 def test_a_run_stops_early_and_when_killed_before_it_said_so_does_not_train_on(records_file, tmp_path):
@@ -301,3 +306,94 @@ def test_a_checkpoint_that_a_killed_run_did_not_measure_decides_whether_it_goes_
 
 def test_a_folder_without_a_checkpoint_is_at_step_0(tmp_path):
     assert loop.last_step(str(tmp_path)) == 0 == loop.last_step(str(tmp_path / "none"))
+
+
+def never_built(features):
+    untouched(features)
+
+
+class Stages:
+    """A run of two stages, each a play: its updates are noted, and its checkpoints made.
+
+    Attributes:
+      done: (stage, first step of it, start, end) of each training, in order.
+    """
+
+    def __init__(self, folder, monkeypatch, losses=None, patience=0, killed_at=None):
+        self.folder, self.done, self._killed_at = str(folder), [], killed_at
+        self._losses, self._patience = losses or {}, patience
+        monkeypatch.setattr(loop, "last_step", self.last_step)
+        monkeypatch.setattr(runtime, "train", self._train)
+        self._saved = 0
+
+    def last_step(self, _):
+        return self._saved
+
+    def _train(self, estimator, input_fn, max_steps, saving_listeners):
+        name, first_step, start = input_fn
+        self.done.append((name, first_step, start, max_steps))
+        for step in range(start + 1, max_steps + 1):
+            if step == self._killed_at:
+                raise Killed
+            self._saved = step
+            if saving_listeners[0].after_save(None, step):
+                return
+
+    def run(self):
+        def stage(name, evaluate):
+            return loop.Stage(
+                name, 4, lambda first: [(first + 2, never_built), (first + 4, never_built)],
+                lambda first, start: (name, first, start), self._patience, evaluate)
+
+        selection = loop.Selection(self.folder, lambda checkpoint, target: None, lambda _: {"accuracy": self._saved},
+                                   "accuracy")
+        by_loss = (lambda _: self._losses[self._saved]) if self._losses else None
+        return loop.train([stage("a", by_loss), stage("b", None)],
+                          runtime.run_config(self.folder, 5, 2), selection)
+
+
+BOTH_STAGES = [("a", 0, 0, 2), ("a", 0, 2, 4), ("b", 4, 4, 6), ("b", 4, 6, 8)]
+
+
+def test_stages_follow_each_other_and_each_changes_its_graph_on_the_way(tmp_path, monkeypatch):
+    run = Stages(tmp_path, monkeypatch)
+    assert run.run() == {"steps": 8, "reason": "all steps made", "best": {"step": 8, "accuracy": 8}}
+    assert run.done == BOTH_STAGES
+    assert run_folder.ended_stages(str(tmp_path)) == [{"name": "a", "step": 4, "reason": "all steps made"}]
+
+
+@pytest.mark.parametrize("killed_at", range(1, 9))
+def test_a_run_killed_in_any_stage_goes_on_in_it(killed_at, tmp_path, monkeypatch):
+    run = Stages(tmp_path, monkeypatch, killed_at=killed_at)
+    with pytest.raises(Killed):
+        run.run()
+    run.done, run._killed_at = [], None
+    assert run.run()["steps"] == 8
+    expected = [part for part in BOTH_STAGES if part[3] >= killed_at]
+    name, first_step, _, end = expected[0]
+    assert run.done == [(name, first_step, killed_at - 1, end)] + expected[1:]
+
+
+def test_a_run_killed_before_it_noted_the_end_of_a_stage_begins_the_next(tmp_path, monkeypatch):
+    run = Stages(tmp_path, monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "end_stages", kill)
+        with pytest.raises(Killed):
+            run.run()
+    assert run.run()["steps"] == 8 and run.done == BOTH_STAGES
+
+
+def test_a_stage_that_stops_early_is_followed_by_the_next_from_where_it_stopped(tmp_path, monkeypatch):
+    run = Stages(tmp_path, monkeypatch, losses={1: 0.3, 2: 0.4, 3: 0.2}, patience=1)
+    result = run.run()
+    assert run.done == [("a", 0, 0, 2), ("b", 2, 2, 4), ("b", 2, 4, 6)]
+    assert run_folder.ended_stages(str(tmp_path)) == [{"name": "a", "step": 2, "reason": "early stopping"}]
+    assert result["steps"] == 6  # accuracy rose with every step
+
+
+def test_evaluations_of_an_earlier_stage_do_not_stop_a_later_one(tmp_path):
+    made = Checkpoints(tmp_path, {1: 0.9, 2: 0.1, 3: 0.2, 4: 0.1}, patience=2)
+    assert not made.save(1, 2)
+    made.selection.begin_stage(2, patience=1)
+    assert not made.save(3) and made.save(4)
+    assert made.selection.best()["step"] == 1
