@@ -1,4 +1,4 @@
-"""Sentences -> which tokens begin a word, for whole-word masking of Chinese.
+"""Where Chinese words begin: which tokens of a sentence begin one, for whole-word masking; or the words themselves.
 
 A tokenizer makes every Chinese character a token; jieba says which characters are one word. The two are aligned by
 the places of characters in the text, so words have any length and Latin letters and digits may be part of them.
@@ -55,6 +55,14 @@ class Segmenter:
         self._term_sizes = sorted({len(term) for term in self._terms}, reverse=True)
         self._term_heads = re.compile("|".join(map(re.escape, sorted({term[0] for term in self._terms}))))
         self._cache = {}
+
+    def cut(self, text):
+        """The words of a text as list of str, which joined are the text.
+
+        Each character that jieba puts into no word, white space first of all, stands for itself.
+        """
+        places = np.flatnonzero(self._begins(text + "\n")).tolist()
+        return [text[start:end] for start, end in zip(places, places[1:])]
 
     def word_starts(self, sentences, ends, places):
         """Which tokens begin a word.

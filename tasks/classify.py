@@ -4,7 +4,6 @@ Functions here take a command's flags as `values`, an object with an attribute f
 """
 
 import collections
-import dataclasses
 import os
 
 import tensorflow.compat.v1 as tf
@@ -33,12 +32,13 @@ def open_data(values, model_files, vocab_file):
       vocab_file: the vocabulary.
 
     Raises:
-      UserError: as `choose_splits`, or labels from nowhere.
+      UserError: as `choose_splits`, labels from nowhere, or a tokenizer that is not the model's.
     """
     splits = choose_splits(values.data_dir, values.random_seed) if values.data_dir else None
     text = text_settings.read(model_files.text_file, {
         name: getattr(values, name)
-        for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator")})
+        for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator", "tokenizer")})
+    _check_tokenizer(text, model_files)
     separator = text.label_separator or None
     labels_file = values.labels_file or model_files.labels_file
     if labels_file:
@@ -48,6 +48,14 @@ def open_data(values, model_files, vocab_file):
     else:
         raise UserError("--labels_file: needed without --data_dir and a model with a labels.txt beside it")
     return Data(splits, labels, text, text_settings.featurizer(text, vocab_file))
+
+
+def _check_tokenizer(text, model_files):
+    """Raises UserError when a trained model would read tokens of another kind than it was trained on."""
+    own = text_settings.read(model_files.text_file, {}).tokenizer
+    if model_files.checkpoint and text.tokenizer != own:
+        raise UserError("--tokenizer=%s: %s was trained with --tokenizer=%s; leave the flag away, or start from "
+                        "random values" % (text.tokenizer, model_files.checkpoint, own))
 
 
 def check_flags(values):
@@ -79,7 +87,7 @@ def train(values, model, data, unlabeled_files=(), make_plans=None, more_setting
     labelled = (data.splits.train, data.splits.select)
     digests = {os.path.basename(split.path): files.digest(split.path) for split in unlabeled + list(labelled)}
     run = runs.open_run(values, model, dict(
-        more_settings or {}, labels=data.labels.names, text=dataclasses.asdict(data.text), **digests))
+        more_settings or {}, labels=data.labels.names, text=text_settings.as_dict(data.text), **digests))
     if not run:
         return
     train_records, select_records = (records_of(values, data, split) for split in labelled)
@@ -117,7 +125,7 @@ def make_task(values, data, train_records=None):
 def run_folder_contents(data):
     """The files of a classifier's run folder: dict of name -> text."""
     return {"labels.txt": "".join(name + "\n" for name in data.labels.names),
-            text_settings.FILE: files.to_json(dataclasses.asdict(data.text))}
+            text_settings.FILE: files.to_json(text_settings.as_dict(data.text))}
 
 
 def best_model(values, task):

@@ -3,11 +3,13 @@
 import dataclasses
 
 from bert.tokenization import FullTokenizer
+from bert.word_tokenization import WordTokenizer
 from tasks.classification_data import Featurizer, TRUNCATIONS
 from training import config as configs
 from training.command import UserError
 
 FILE = "text.json"
+TOKENIZERS = {"wordpiece": FullTokenizer, "words": WordTokenizer}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +19,7 @@ class TextSettings:
     truncation: str = "head"
     do_lower_case: bool = True
     label_separator: str = ""
+    tokenizer: str = "wordpiece"
 
     def __post_init__(self):
         if self.max_seq_length < 3:
@@ -24,6 +27,8 @@ class TextSettings:
                              % self.max_seq_length)
         if self.truncation not in TRUNCATIONS:
             raise ValueError("'truncation' must be one of %s, found %r" % (", ".join(TRUNCATIONS), self.truncation))
+        if self.tokenizer not in TOKENIZERS:
+            raise ValueError("'tokenizer' must be one of %s, found %r" % (", ".join(TOKENIZERS), self.tokenizer))
 
 
 def read(path, overrides, flags_source="the flags"):
@@ -41,6 +46,16 @@ def read(path, overrides, flags_source="the flags"):
         raise UserError("%s: %s" % (flags_source, error))
 
 
+def as_dict(settings):
+    """The settings as they are stored: dict of field -> value."""
+    values = dataclasses.asdict(settings)
+    # So a run or an export that was made when there was one tokenizer stays the same.
+    if settings.tokenizer == TextSettings.tokenizer:
+        del values["tokenizer"]
+    return values
+
+
 def featurizer(settings, vocab_file):
     """The `Featurizer` of the settings."""
-    return Featurizer(FullTokenizer(vocab_file, settings.do_lower_case), settings.max_seq_length, settings.truncation)
+    tokenizer = TOKENIZERS[settings.tokenizer](vocab_file, settings.do_lower_case)
+    return Featurizer(tokenizer, settings.max_seq_length, settings.truncation)

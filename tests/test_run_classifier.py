@@ -4,6 +4,8 @@ import os
 import numpy as np
 import pytest
 
+from bert.word_tokenization import WordTokenizer
+from serving.predictor import Predictor
 from tests import tiny
 from tests.commands import read
 from tests.test_run_pretraining import NOISE
@@ -173,6 +175,40 @@ def test_a_model_without_classes_is_refused(action, teacher, world, forks, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_of_words_is_trained_applied_exported_and_keeps_its_tokenizer(classify, world, forks, tmp_path):
+    vocabulary = str(tmp_path / "words.txt")
+    made = forks.run("tasks.word_vocabulary", "--input_file=%s/train.tsv" % world.task, "--output_file=" + vocabulary)
+    assert made.code == 0, made.err
+    size = len(read(vocabulary).split("\n")) - 1
+    model = tiny.write_model(tmp_path / "words.json", tiny.STUDENT, size)
+    folder, result = classify("--tokenizer=words", "--vocab_file=" + vocabulary, "--student_config_file=" + model,
+                              "--do_eval", "--do_predict", "--do_export", "--learning_rate=2e-2",
+                              "--num_train_steps=60", "--save_checkpoints_steps=60")
+    assert result.code == 0 and result.err == "", result.err
+    assert json.loads(read(folder, "text.json"))["tokenizer"] == "words"
+    assert json.loads(read(folder, "eval.json"))["accuracy"] > 0.6
+    unknown = json.loads(read(folder, "records", "test.json"))["counts"]["tokens_unknown"]
+    texts = [row[1] for row in rows(world.task, "test.tsv")]
+    tokenizer = WordTokenizer(vocabulary)
+    assert unknown == sum(tokenizer.tokenize(text).count("[UNK]") for text in texts) > 0
+    before = predictions(folder)
+    again = predict(forks, folder, "--predict_file=" + tiny.write_lines(tmp_path / "texts.txt", texts))
+    assert again[0] == before[0]
+    np.testing.assert_allclose(again[1], before[1], atol=2e-6)
+    found = Predictor(os.path.join(folder, "export")).predict(texts)
+    assert [prediction.label for prediction in found] == before[0]
+    np.testing.assert_allclose([prediction.probabilities for prediction in found], before[1], atol=1e-5)
+
+
+def test_a_trained_model_reads_no_other_tokens(teacher_classifier, world, forks):
+    before = read(teacher_classifier.folder, "predictions.tsv")
+    result = forks.run("run_classifier.py", "--output_dir=" + teacher_classifier.folder, "--do_predict",
+                       "--predict_file=" + world.unlabeled, "--tokenizer=words")
+    assert result.code == 1 and len(result.err.splitlines()) == 1
+    assert "--tokenizer=words: " in result.err and "was trained with --tokenizer=wordpiece; leave" in result.err
+    assert read(teacher_classifier.folder, "predictions.tsv") == before
+
+
 REFUSED = {
     "nothing to do": (["--nodo_train"], "--do_train, --do_eval, --do_predict or --do_export"),
     "no data": (["--data_dir="], "--data_dir: --do_train needs it"),
@@ -184,6 +220,7 @@ REFUSED = {
     "missing labels": (["--labels_file=/absent.txt"], "/absent.txt: No such file"),
     "too few tokens": (["--max_seq_length=2"], "'max_seq_length' must be at least 3"),
     "a misspelt value": (["--truncation=middle"], "flag --truncation=middle: value should be one of"),
+    "another tokenizer": (["--tokenizer=bpe"], "flag --tokenizer=bpe: value should be one of <wordpiece|words>"),
     "an unknown flag": (["--max_seq_len=3"], "Unknown command line flag 'max_seq_len'. Did you mean"),
     "missing GPUs": (["--num_gpus=64"], "--num_gpus=64: "),
     "replicas": (["--train_batch_size=15", "--num_cpu_replicas=2"],

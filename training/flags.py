@@ -20,8 +20,9 @@ MASKING_FLAGS = {
 
 # Those of `define_text_flags`.
 TEXT_FLAGS = (
-    "data_dir", "max_seq_length", "truncation", "do_lower_case", "labels_file", "label_separator",
-    "class_weights", "label_smoothing", "errors", "do_predict", "predict_file", "do_export", "export_dir")
+    "data_dir", "max_seq_length", "truncation", "do_lower_case", "tokenizer", "labels_file",
+    "label_separator", "class_weights", "label_smoothing", "errors", "do_predict", "predict_file", "do_export",
+    "export_dir")
 
 
 def define_model_flags(vocabulary_of="--init_checkpoint"):
@@ -32,7 +33,7 @@ def define_model_flags(vocabulary_of="--init_checkpoint"):
     """
     flags.DEFINE_string(
         "vocab_file", None,
-        "WordPiece vocabulary, one token a line. Default: the one beside %s." % vocabulary_of)
+        "The vocabulary, one token a line. Default: the one beside %s." % vocabulary_of)
     flags.DEFINE_string(
         "init_checkpoint", None,
         "Where the model starts: a run folder of any of the commands (its best checkpoint), or the prefix "
@@ -147,6 +148,10 @@ def define_text_flags(settings_of="--init_checkpoint"):
     flags.DEFINE_bool(
         "do_lower_case", None,
         "Lower-case texts and drop accents. Default: as %s was trained, else yes." % settings_of)
+    flags.DEFINE_enum(
+        "tokenizer", None, ["wordpiece", "words"],
+        "What a token is: a piece of a WordPiece vocabulary, or a word as jieba finds it, lower-cased, accents kept, "
+        "of a vocabulary of tasks.word_vocabulary. Default: as %s was trained, else wordpiece." % settings_of)
     flags.DEFINE_string(
         "labels_file", None,
         "The labels, one a line. Default: those of %s, else of the training file." % settings_of)

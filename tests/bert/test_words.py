@@ -132,6 +132,21 @@ def test_in_real_text_words_begin_where_jiebas_do(plain):
             assert place < 0 or begin == (place in begins)
 
 
+@pytest.mark.parametrize("text, expected", [
+    ("苹果手机很好用，PVC管材", "苹果|手机|很|好|用|，|PVC|管材"),
+    ("苹果 \u3000T恤\n", "苹果| |\u3000|T恤|\n"),
+    ("é𠀀α", "é|𠀀|α"),
+    ("", ""),
+])
+def test_a_text_is_cut_into_words_that_joined_are_the_text(plain, text, expected):
+    assert "|".join(plain.cut(text)) == expected
+
+
+def test_a_term_of_the_user_dictionary_is_cut_out_whole(tmp_path):
+    segmenter = with_dictionary(tmp_path, "1,2-丙二烯", "果，手")
+    assert segmenter.cut("苹果，手机1,2-丙二烯") == ["苹", "果，手", "机", "1,2-丙二烯"]
+
+
 # ---- how it is found
 
 def test_a_block_is_segmented_once_and_forgotten_in_time(encoder, monkeypatch):

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from bert import records
 from bert.tokenization import FullTokenizer
+from bert.word_tokenization import WordTokenizer
 from tasks import classification_data
 from tasks.classification_data import Featurizer
 from tasks.classification_data import Split
@@ -305,6 +306,17 @@ def test_records_are_made_anew_when_letters_are_no_longer_lowered(tmp_path, prep
         assert not made.reused
         ids_by_case[do_lower_case] = read_records(made.path)[0]["input_ids"]
     assert ids_by_case == {True: [CLS, 4, 6, SEP], False: [CLS, 5, 6, SEP]}
+
+
+def test_records_are_made_anew_when_tokens_are_words(tmp_path, prepare):
+    (tmp_path / "vocab.txt").write_text(
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n苹\n果\n苹果\n[MASK]\nUSB\nusb\n", encoding="utf-8")
+    write_task(tmp_path, train=[("1", "苹果USB")])
+    for make, lower, expected in (
+            (FullTokenizer, True, [4, 5, 9]), (WordTokenizer, True, [6, 9]), (WordTokenizer, False, [6, 8])):
+        made = prepare(tokenizer=make(str(tmp_path / "vocab.txt"), lower))
+        assert not made.reused
+        assert read_records(made.path)[0]["input_ids"] == [CLS] + expected + [SEP]
 
 
 def test_records_are_made_anew_when_the_data_or_the_folds_change(tmp_path, prepare):

@@ -4,6 +4,7 @@ import pytest
 
 from tasks import text_settings
 from tasks.text_settings import TextSettings
+from training import files
 from training.command import UserError
 
 
@@ -15,7 +16,8 @@ def path(tmp_path):
     return str(target)
 
 
-NOTHING = {"max_seq_length": None, "truncation": None, "do_lower_case": None, "label_separator": None}
+NOTHING = {"max_seq_length": None, "truncation": None, "do_lower_case": None, "label_separator": None,
+           "tokenizer": None}
 
 
 def test_without_a_file_the_defaults_hold():
@@ -27,7 +29,8 @@ def test_the_models_settings_hold_where_no_flag_is_given(path):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("max_seq_length", 3), ("truncation", "head_tail"), ("do_lower_case", True), ("label_separator", "")])
+    ("max_seq_length", 3), ("truncation", "head_tail"), ("do_lower_case", True), ("label_separator", ""),
+    ("tokenizer", "words")])
 def test_a_flag_overrides_its_own_setting_alone(name, value, path):
     found = text_settings.read(path, dict(NOTHING, **{name: value}))
     expected = dict(max_seq_length=40, truncation="tail", do_lower_case=False, label_separator=",")
@@ -36,7 +39,8 @@ def test_a_flag_overrides_its_own_setting_alone(name, value, path):
 
 @pytest.mark.parametrize("overrides, message", [
     ({"max_seq_length": 2}, "the flags: 'max_seq_length' must be at least 3, for [CLS], a token and [SEP], found 2"),
-    ({"truncation": "middle"}, "the flags: 'truncation' must be one of head, tail, head_tail, found 'middle'")])
+    ({"truncation": "middle"}, "the flags: 'truncation' must be one of head, tail, head_tail, found 'middle'"),
+    ({"tokenizer": "bpe"}, "the flags: 'tokenizer' must be one of wordpiece, words, found 'bpe'")])
 def test_a_wrong_flag_is_an_error(overrides, message, path):
     with pytest.raises(UserError) as error:
         text_settings.read(path, overrides)
@@ -54,6 +58,19 @@ def test_a_wrong_file_is_an_error_that_names_it(values, message, path):
     assert str(error.value).startswith("%s: %s" % (path, message))
 
 
+def test_a_folder_without_a_tokenizer_means_wordpiece_and_stays_as_it_is(path):
+    found = text_settings.read(path, NOTHING)
+    assert found.tokenizer == "wordpiece"
+    with open(path) as stream:
+        assert text_settings.as_dict(found) == json.load(stream)
+
+
+def test_another_tokenizer_is_stored_and_found_again(path):
+    settings = TextSettings(tokenizer="words")
+    files.write_json(path, text_settings.as_dict(settings))
+    assert text_settings.read(path, NOTHING) == settings
+
+
 def test_texts_are_cut_and_lowered_as_the_settings_say(tmp_path):
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]) + "\n")
@@ -62,3 +79,11 @@ def test_texts_are_cut_and_lowered_as_the_settings_say(tmp_path):
             (TextSettings(4, "head", False), [2, 1, 6, 3])):
         features, _ = text_settings.featurizer(settings, str(vocabulary)).features("A b c")
         assert features["input_ids"] == expected
+
+
+def test_tokens_are_pieces_or_words_as_the_settings_say(tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "苹", "果", "苹果"]) + "\n", "utf-8")
+    for tokenizer, expected in (("wordpiece", [2, 5, 6, 3]), ("words", [2, 7, 3])):
+        featurizer = text_settings.featurizer(TextSettings(tokenizer=tokenizer), str(vocabulary))
+        assert featurizer.features("苹果")[0]["input_ids"] == expected
