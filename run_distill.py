@@ -24,6 +24,7 @@ from absl import flags
 from training import command
 from bert import checkpoints
 from distill import measure
+from distill import methods
 from distill import recipe
 from distill import terms
 from distill.teacher import Teacher
@@ -47,6 +48,8 @@ MORE_TERMS = {
     "token_similarity": "squared error of the cosines between the tokens of a text, for each pair of --layer_map.",
     "text_similarity": "squared error of the cosines between the texts of an update, each the mean of its states in "
                        "the last pair of --layer_map. Only for updates in one part, on one device.",
+    "contrast": "nearness of a text's direction to the teacher's of it, and distance from those of the update's other "
+                "texts, for each pair of --layer_map (LRC-BERT). Only for updates in one part, on one device.",
     "patience": "squared error of the first states ([CLS]), each of length 1, for each pair of --layer_map; the "
                 "student's is projected where it has another width (PKD).",
     "attention": "squared error of the attention scores before the softmax, for each pair of --layer_map (TinyBERT). "
@@ -54,10 +57,16 @@ MORE_TERMS = {
 
 
 def define_flags():
+    flags.DEFINE_string(
+        "method", None,
+        "Sets the flags of a known method, which those given beside it override: %s. `python -m distill.methods` "
+        "tells what each is." % ", ".join(methods.METHODS))
     flags.DEFINE_enum(
         "task", None, ["masked_lm", "classification"], "Needed: what is distilled on.", required=True)
-    flags.DEFINE_string(
-        "teacher_checkpoint", None, "Needed: run folder or checkpoint of the teacher.", required=True)
+    flags.DEFINE_multi_string(
+        "teacher_checkpoint", None,
+        "Needed: run folder or checkpoint of the teacher. Given several times, the outputs of all are averaged; they "
+        "must be models of one kind and size, with one vocabulary and the same labels.", required=True)
     flags.DEFINE_string("bert_config_file", None, "JSON of the teacher. Default: the one beside it.")
     flags.DEFINE_string(
         "teacher_layers", "",
@@ -69,7 +78,8 @@ def define_flags():
         "layer_map", "interval",
         "Which layer of the student learns from which of the teacher: pairs student:teacher, counted from "
         "1, such as 1:1,2:3,3:5, or a preset: interval (f(h) = 2h - 1), shallow (the lowest), deep (the "
-        "highest), uniform (evenly, up to the top). Layers left out have no hidden term.")
+        "highest), uniform (evenly, up to the top), top (the highest of each alone). Layers left out have no hidden "
+        "term.")
     flags.DEFINE_float("embedding_weight", 1.0, "Weight of the embedding term.", lower_bound=0.0)
     flags.DEFINE_list(
         "hidden_weights", ["1"],
@@ -92,7 +102,7 @@ def define_flags():
         "strategy", "joint",
         "When what is learnt: joint (all terms together); two_stage (embedding and states, then answers and labels); "
         "three_stage (states, answers, labels); layerwise (embedding, states, answers, labels); or the JSON of your "
-        "own stages, see configs/recipes. A stage none of whose terms has a weight is left out.")
+        "own stages, see configs/recipes; lrc is a method's. A stage none of whose terms has a weight is left out.")
     flags.DEFINE_list(
         "stage_steps", [], "Updates of each stage of --strategy, with commas. Default: an even share of the run's.")
     flags.DEFINE_list(
@@ -125,9 +135,12 @@ def define_flags():
 def main():
     values = flags.FLAGS
     on_task = values.task == "classification"
+    if values.method:
+        methods.apply(values, values.method, values.task)
     _check_flags(values, on_task)
-    teacher_files = checkpoints.find_model(values.teacher_checkpoint, "teacher_checkpoint")
-    teacher = _open_teacher(values, teacher_files)
+    all_files = [checkpoints.find_model(path, "teacher_checkpoint") for path in values.teacher_checkpoint]
+    teacher_files = all_files[0]
+    teacher = _open_teacher(values, all_files)
     model = _open_student(values, teacher, teacher_files)
     make_plans = recipe.read(values, teacher, model)
     settings = {"teacher": dataclasses.asdict(teacher.config)}
@@ -155,13 +168,27 @@ def _check_flags(values, on_task):
                         % (values.select_by, ", ".join(task.figures_to_select)))
 
 
-def _open_teacher(values, found):
-    config_file = values.bert_config_file or found.config_file
-    if not config_file:
-        raise UserError("--bert_config_file: needed, no config.json is beside %s" % found.checkpoint)
+def _open_teacher(values, all_files):
+    """The Teacher of one checkpoint or several; all_files: their ModelFiles."""
     layers = checkpoints.parse_layers(values.teacher_layers)
-    return Teacher(encoders.cut_layers(encoders.read_config(config_file), layers, config_file),
-                   found.checkpoint, layers)
+    configs = []
+    for found in all_files:
+        config_file = values.bert_config_file or found.config_file
+        if not config_file:
+            raise UserError("--bert_config_file: needed, no config.json is beside %s" % found.checkpoint)
+        configs.append(encoders.cut_layers(encoders.read_config(config_file), layers, config_file))
+        first = all_files[0]
+        differs = [name for name, one, other in (
+            ("model", configs[0], configs[-1]), ("vocabulary", *map(_digest, (first.vocab_file, found.vocab_file))),
+            ("labels", *map(_digest, (first.labels_file, found.labels_file)))) if one != other]
+        if differs:
+            raise UserError("--teacher_checkpoint=%s: its %s is not that of %s; teachers that are averaged must be "
+                            "alike" % (found.checkpoint, differs[0], first.checkpoint))
+    return Teacher(configs[0], all_files[0].checkpoint, layers, tuple(found.checkpoint for found in all_files[1:]))
+
+
+def _digest(path):
+    return path and files.digest(path)
 
 
 def _open_student(values, teacher, teacher_files):
@@ -213,7 +240,7 @@ def _check_classes(values, teacher_files, data, asked):
         if not values.labels_file:
             raise UserError("--teacher_checkpoint=%s: not fine-tuned by run_classifier.py, no labels.txt "
                             "is beside it; %s, or --labels_file names its classes in their order"
-                            % (values.teacher_checkpoint, remedy))
+                            % (teacher_files.checkpoint, remedy))
         return
     if files.read_lines(teacher_files.labels_file) != data.labels.names:
         raise UserError("--labels_file=%s: not the classes of the teacher, which are those of %s; %s"
@@ -221,7 +248,7 @@ def _check_classes(values, teacher_files, data, asked):
     several = bool(text_settings.read(teacher_files.text_file, {}).label_separator)
     if several != bool(data.text.label_separator):
         raise UserError("--label_separator=%s: the teacher (%s) gives a text %s; %s" % (
-            data.text.label_separator, values.teacher_checkpoint,
+            data.text.label_separator, teacher_files.checkpoint,
             "any number of labels" if several else "one label", remedy))
 
 

@@ -2,7 +2,7 @@
 
 from training.command import UserError
 
-PRESETS = ("interval", "shallow", "deep", "uniform")
+PRESETS = ("interval", "shallow", "deep", "uniform", "top")
 
 
 def parse(text, student_layers, teacher_layers, source="the teacher"):
@@ -11,7 +11,8 @@ def parse(text, student_layers, teacher_layers, source="the teacher"):
     Args:
       text: pairs `student:teacher`, e.g. "1:1,2:3,3:5", or a preset, with m student layers and n of the
         teacher: "interval" f(h) = 2h - 1 (Li et al. 2021); "shallow" the lowest, f(h) = h; "deep" the
-        highest, f(h) = n - m + h; "uniform" f(h) = round(h n / m), which ends at the top.
+        highest, f(h) = n - m + h; "uniform" f(h) = round(h n / m), which ends at the top; "top" the highest of
+        the highest alone.
       student_layers, teacher_layers: how many each has.
       source: the teacher, for messages.
 
@@ -36,6 +37,8 @@ def parse(text, student_layers, teacher_layers, source="the teacher"):
 
 
 def _preset(name, student_layers, teacher_layers):
+    if name == "top":
+        return [(student_layers, teacher_layers)]
     functions = {
         "interval": lambda h: 2 * h - 1,
         "shallow": lambda h: h,

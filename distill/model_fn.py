@@ -55,7 +55,9 @@ def build_terms(distillation, features, is_training, init=None):
     logits = task.logits(student, config, features, is_training=is_training)
     if init:
         start_from(init, task)
-    taught = build_teacher(teacher, task, features,
-                           with_logits=bool(terms.needing("logits", layer_map, weights)),
-                           with_attention=bool(terms.needing("attention", layer_map, weights)))
+    taught = None
+    if terms.of_teacher(layer_map, weights):
+        taught = build_teacher(teacher, task, features,
+                               with_logits=bool(terms.needing("logits", layer_map, weights)),
+                               with_attention=bool(terms.needing("attention", layer_map, weights)))
     return terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)

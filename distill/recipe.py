@@ -41,15 +41,16 @@ def read(values, teacher, model):
       UserError: flags that do not fit the two models or each other.
     """
     pairs = layer_map.parse(values.layer_map, model.config.num_layers, teacher.config.num_layers,
-                            "the teacher (%s)" % values.teacher_checkpoint)
+                            "the teacher (%s)" % teacher.checkpoint)
     weights = _read_weights(values, pairs)
     if not any(weights.values()):
         raise UserError("--embedding_weight, --hidden_weights, --prediction_weight, --label_weight: "
                         "all are 0, and so are those of the other terms")
     if values.attention_weight:
         _check_heads(values, teacher, model)
-    if values.text_similarity_weight:
-        _check_one_part(values)
+    for name in terms.WHOLE_UPDATE:
+        if getattr(values, name + "_weight"):
+            _check_one_part(values, "--%s_weight=%g" % (name, getattr(values, name + "_weight")))
     stages = _read_stages(values, weights, pairs)
 
     def make_plans(task, files_):
@@ -98,7 +99,7 @@ def _check_heads(values, teacher, model):
     flag = "--attention_weight=%g" % values.attention_weight
     heads = []
     for config, source in ((model.config, "the student (%s)" % model.files.config_file),
-                           (teacher.config, "the teacher (%s)" % values.teacher_checkpoint)):
+                           (teacher.config, "the teacher (%s)" % teacher.checkpoint)):
         heads.append(getattr(config, "num_attention_heads", 0))
         if not heads[-1]:
             raise UserError("%s: %s is a %s and has no attention; --attention_weight=0 does without"
@@ -106,19 +107,18 @@ def _check_heads(values, teacher, model):
     if heads[0] != heads[1]:
         raise UserError("%s: the student (%s) has %d heads a layer, and the teacher (%s) %d; they must be equal, or "
                         "--attention_weight=0 does without"
-                        % (flag, model.files.config_file, heads[0], values.teacher_checkpoint, heads[1]))
+                        % (flag, model.files.config_file, heads[0], teacher.checkpoint, heads[1]))
 
 
-def _check_one_part(values):
+def _check_one_part(values, flag):
     """Raises UserError where an update is cut, so that not all of its texts can be compared with each other."""
     for name in ("gradient_accumulation_steps", "num_cpu_replicas", "num_gpus"):
         if getattr(values, name) > 1:
-            raise UserError("--text_similarity_weight=%g: compares all texts of an update, and --%s=%d cuts it into "
-                            "parts; give one of the two"
-                            % (values.text_similarity_weight, name, getattr(values, name)))
+            raise UserError("%s: compares all texts of an update, and --%s=%d cuts it into parts; give one of the two"
+                            % (flag, name, getattr(values, name)))
     if runtime.cluster():
-        raise UserError("--text_similarity_weight=%g: compares all texts of an update, and several machines "
-                        "(TF_CONFIG) cut it into parts; leave it out" % values.text_similarity_weight)
+        raise UserError("%s: compares all texts of an update, and several machines (TF_CONFIG) cut it into parts; "
+                        "leave it out" % flag)
 
 
 def _hidden_weights(texts, pairs):

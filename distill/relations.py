@@ -58,6 +58,32 @@ def text_similarity(student, teacher, mask):
     return tf.reduce_mean(tf.math.squared_difference(ours, tf.stop_gradient(theirs)), axis=-1)
 
 
+def contrast(student, teacher, mask):
+    """How near each text's direction is to the teacher's of it, and how far from the teacher's of the other texts.
+
+        g(s_i, t_i) + mean over k of (2 - (g(s_i, t_k) - g(s_i, t_i))) / 2,    g(x, y) = 1 - cos(x, y)
+
+    COS-NCE of Fu et al. 2021 (LRC-BERT, arXiv 2012.07335), the other texts of the batch being the negatives. The
+    formula is as remembered: the paper's print could not be had to check it. Batches must not be cut, as in
+    `text_similarity`.
+
+    Args:
+      student: float32 [B, S, D], already projected to the teacher's width.
+      teacher: float32 [B, S, D].
+      mask: as in `token_similarity`.
+
+    Returns:
+      float32 [B], in [0, 4]; of a text that is alone g(s_i, t_i).
+    """
+    distances = 1.0 - tf.matmul(_directions(student, mask), tf.stop_gradient(_directions(teacher, mask)),
+                                transpose_b=True)  # [B, B]
+    own = tf.linalg.diag_part(distances)
+    others = tf.reduce_sum(distances, axis=1) - own
+    count = tf.cast(tf.shape(mask)[0] - 1, tf.float32)
+    away = (2.0 * count - (others - count * own)) / 2.0
+    return own + tf.math.divide_no_nan(away, count)
+
+
 def _cosines(units):
     """[..., N, D] of length 1 -> [..., N, N]."""
     return tf.matmul(units, units, transpose_b=True)

@@ -23,7 +23,7 @@ from training import files
 from training.command import UserError
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "recipes")
-STRATEGIES = ("joint", "two_stage", "three_stage", "layerwise")
+STRATEGIES = ("joint", "two_stage", "three_stage", "layerwise", "lrc")
 HEAD = 10 ** 6  # stands above every layer
 
 

@@ -20,6 +20,9 @@ Compared = collections.namedtuple("Compared", "student logits taught task featur
 # needs: what of the teacher's it needs besides its states, "logits", "attention" or None.
 Kind = collections.namedtuple("Kind", "build per_layer group needs")
 
+# Of terms that compare the texts of an update with each other, so that it must not be cut into parts.
+WHOLE_UPDATE = ("text_similarity", "contrast")
+
 GROUPS = ("embedding", "states", "answers", "labels")
 
 
@@ -52,6 +55,12 @@ def needing(what, layer_map, weights):
     """The terms that need "logits" or "attention" of the teacher and have a weight: list of names."""
     return [name for name, kind in TERMS.items()
             if kind.needs == what and any(weights.get(logged) for logged, _ in instances(name, layer_map))]
+
+
+def of_teacher(layer_map, weights):
+    """The terms that look at the teacher and have a weight: list of names."""
+    return [name for name, kind in TERMS.items() if kind.group != "labels"
+            and any(weights.get(logged) for logged, _ in instances(name, layer_map))]
 
 
 def project(tensor, width, name):
@@ -122,6 +131,12 @@ def _text_similarity(compared, _name, pair):
     return _over_texts(relations.text_similarity(*_states(compared, pair), mask), compared)
 
 
+def _contrast(compared, name, pair):
+    ours, theirs = _states(compared, pair)
+    projected = project(ours, theirs.shape.as_list()[-1], name)
+    return _over_texts(relations.contrast(projected, theirs, compared.features["input_mask"]), compared)
+
+
 def _patience(compared, name, pair):
     ours, theirs = _states(compared, pair)
     width = theirs.shape.as_list()[-1]
@@ -147,5 +162,6 @@ TERMS = collections.OrderedDict([
     ("cosine", Kind(_cosine, False, "states", None)),
     ("token_similarity", Kind(_token_similarity, True, "states", None)),
     ("text_similarity", Kind(_text_similarity, False, "states", None)),
+    ("contrast", Kind(_contrast, True, "states", None)),
     ("patience", Kind(_patience, True, "states", None)),
     ("attention", Kind(_attention, True, "states", "attention"))])

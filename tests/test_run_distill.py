@@ -107,7 +107,7 @@ def test_a_weight_of_0_switches_its_term_off(distil):
     assert "distill/hidden_2/kernel" in names and "distill/hidden_1/kernel" not in names
 
 
-MORE = ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarity", "patience")
+MORE = ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarity", "contrast", "patience")
 MORE_FLAGS = ["--%s_weight=0.5" % name for name in MORE]
 
 
@@ -116,10 +116,11 @@ def test_a_bilstm_learns_by_the_terms_of_other_methods_when_they_have_weights(di
     assert result.code == 0, result.err
     assert terms(result) == [
         "loss", "embedding", "hidden_1", "hidden_2", "prediction", "hard_label", "logit_mse", "cosine",
-        "token_similarity_1", "token_similarity_2", "text_similarity", "patience_1", "patience_2"]
+        "token_similarity_1", "token_similarity_2", "text_similarity", "contrast_1", "contrast_2", "patience_1",
+        "patience_2"]
     assert "nan" not in result.out
     names = [name for name, _ in tf.train.list_variables(tf.train.latest_checkpoint(folder))]
-    projected = ("embedding", "hidden_1", "hidden_2", "cosine", "patience_1", "patience_2")
+    projected = ("embedding", "hidden_1", "hidden_2", "cosine", "contrast_1", "contrast_2", "patience_1", "patience_2")
     assert {name for name in names if name.startswith("distill/") and name.endswith("/kernel")} == {
         "distill/%s/kernel" % name for name in projected}
 
@@ -136,6 +137,24 @@ def test_a_bert_learns_from_the_teachers_attention_too(distil_on_task, world, tm
     assert "nan" not in result.out
     names = [name for name, _ in tf.train.list_variables(tf.train.latest_checkpoint(folder))]
     assert not [name for name in names if name.startswith(("teacher/", "distill/patience"))]
+
+
+def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_task, teacher_classifier, tmp_path):
+    folder, result = distil_on_task(
+        "--teacher_checkpoint=" + teacher_classifier.folder, "--method=lrc", "--num_train_steps=4", "--log_steps=1",
+        "--prediction_weight=0.5")
+    assert result.code == 0, result.err
+    assert "stage states: ended at step 2: all steps made" in result.out
+    lines = [line for line in result.out.splitlines() if line.startswith("step ")]
+    assert "  contrast_2 " in lines[1] and "  label " not in lines[1] and "  label " in lines[3]
+    settings = json.loads(read(folder, "run.json"))
+    assert settings["teacher_checkpoint"] == [teacher_classifier.folder] * 2
+    assert (settings["strategy"], settings["contrast_weight"], settings["prediction_weight"]) == ("lrc", 1.0, 0.5)
+
+
+def test_teachers_that_are_not_alike_are_refused(distil_on_task, teacher, tmp_path):
+    _, result = distil_on_task("--teacher_checkpoint=" + teacher.folder)
+    assert result.code == 1 and "its labels is not that of" in result.err
 
 
 def size_of(world):

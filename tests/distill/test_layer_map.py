@@ -3,7 +3,7 @@ import pytest
 from distill import layer_map
 from training.command import UserError
 
-PRESETS = "presets: interval, shallow, deep, uniform"
+PRESETS = "presets: interval, shallow, deep, uniform, top"
 
 
 @pytest.mark.parametrize("preset, student, teacher, expected", [
@@ -16,7 +16,8 @@ PRESETS = "presets: interval, shallow, deep, uniform"
     ("uniform", 3, 12, [(1, 4), (2, 8), (3, 12)]),
     ("uniform", 4, 6, [(1, 2), (2, 3), (3, 5), (4, 6)]),  # 1.5, 3, 4.5, 6: halves upwards
     ("uniform", 3, 3, [(1, 1), (2, 2), (3, 3)]),
-    ("uniform", 3, 2, [(1, 1), (2, 1), (3, 2)])])
+    ("uniform", 3, 2, [(1, 1), (2, 1), (3, 2)]),
+    ("top", 3, 6, [(3, 6)])])
 def test_presets_are_their_formulas(preset, student, teacher, expected):
     assert layer_map.parse(preset, student, teacher) == expected
 
@@ -62,4 +63,4 @@ def test_a_student_layer_that_stands_twice_is_an_error():
 @pytest.mark.parametrize("text", ["", "1", "1:2:3", "1:1,", "a:b", "1:1;2:3", "Interval", "1:1.5"])
 def test_what_is_no_map_is_an_error_that_shows_one(text):
     assert error(text) == ("--layer_map=%s: pairs student:teacher are needed, e.g. 1:1,2:3,3:5, or one of "
-                           "interval, shallow, deep, uniform" % text)
+                           "interval, shallow, deep, uniform, top" % text)

@@ -30,8 +30,10 @@ ALL_TERMS = ["embedding", "hidden_1", "hidden_2", "prediction", "label"]
 # The terms of other methods, in the order of the log.
 MORE_WEIGHTS = collections.OrderedDict([
     ("hard_label", 0.5), ("logit_mse", 0.25), ("cosine", 2.0), ("token_similarity_1", 3.0), ("token_similarity_2", 4.0),
-    ("text_similarity", 5.0), ("patience_1", 6.0), ("patience_2", 7.0), ("attention_1", 0.75), ("attention_2", 1.5)])
-OF_STATES = ["cosine", "token_similarity_1", "token_similarity_2", "text_similarity", "patience_1", "patience_2"]
+    ("text_similarity", 5.0), ("contrast_1", 0.3), ("contrast_2", 0.6), ("patience_1", 6.0), ("patience_2", 7.0),
+    ("attention_1", 0.75), ("attention_2", 1.5)])
+CUTTABLE = {name: weight for name, weight in MORE_WEIGHTS.items()
+            if name != "text_similarity" and not name.startswith("contrast")}
 DRAW = graphs.named_weights(0.4)
 
 
@@ -159,8 +161,17 @@ def projected(name, ours, theirs):
     return ours.astype(np.float64) @ DRAW("distill/%s/kernel" % name, [ours.shape[-1], theirs.shape[-1]])
 
 
+def expected_contrast(ours, theirs, lengths):
+    directions = [units(np.stack([text[:length].mean(axis=0) for text, length in zip(states, lengths)]))
+                  for states in (ours, theirs)]
+    away = 1 - directions[0] @ directions[1].T
+    own, number = np.diag(away), len(lengths)
+    others = (away.sum(axis=1) - own) / (number - 1)
+    return np.mean(own + (2 - (others - own)) / 2)
+
+
 def expected_of_states(pairs, mask):
-    """The terms `OF_STATES`.
+    """The terms that look at the states alone.
 
     Args:
       pairs: dict of student layer -> (its states, the teacher's).
@@ -176,6 +187,8 @@ def expected_of_states(pairs, mask):
             cosine_error(ours[text, :length], theirs[text, :length]) for text, length in enumerate(lengths)])
         name = "patience_%d" % layer
         found[name] = np.mean((units(projected(name, ours[:, 0], theirs)) - units(theirs[:, 0])) ** 2)
+        name = "contrast_%d" % layer
+        found[name] = expected_contrast(projected(name, ours, theirs), theirs, lengths)
     return found
 
 
@@ -221,7 +234,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_its_states_
     task, config = batches.TASKS["classification"], batches.bert(layers=3)
     checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", config, task, scale=0.6)
 
-    wanted = {name: weight for name, weight in MORE_WEIGHTS.items() if name not in ("hard_label", "cosine")}
+    wanted = {name: weight for name, weight in MORE_WEIGHTS.items()
+              if not name.startswith(("hard_label", "cosine", "contrast"))}
     found = graphs.run(lambda: build(config, Teacher(config, checkpoint, ()), "classification", wanted,
                                      layer_map=[(1, 1), (2, 2)])["terms"], weights=batches.from_dict(weights))
     assert len(found) == 1 + len(wanted)
@@ -231,7 +245,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_its_states_
 
 @pytest.mark.parametrize("weights, needed", [
     ({"hard_label": 1.0}, "head"), ({"logit_mse": 1.0}, "head"), ({"cosine": 1.0}, "kernel"),
-    ({"token_similarity_2": 1.0}, ""), ({"text_similarity": 1.0}, ""), ({"patience_1": 1.0}, "kernel"),
+    ({"contrast_1": 1.0}, "kernel"), ({"token_similarity_2": 1.0}, ""), ({"text_similarity": 1.0}, ""),
+    ({"patience_1": 1.0}, "kernel"),
     ({"attention_1": 1.0}, "")])
 def test_a_term_of_another_method_builds_what_it_needs_and_no_more(weights, needed, saved_teacher):
     teacher, _ = saved_teacher("bert", "classification")
@@ -302,6 +317,13 @@ def test_weight_0_removes_a_term_and_what_it_alone_needs(weights, names, saved_t
         assert projections == {"distill/%s/kernel" % name for name in names if name in ALL_TERMS[:3]}
         has_head = "teacher/output_weights" in [variable.op.name for variable in tf.local_variables()]
         assert has_head == ("prediction" in names)
+
+
+def test_labels_alone_need_no_teacher():
+    with tf.Graph().as_default():
+        found = build(STUDENTS["bilstm"], Teacher(TEACHERS["bert"], "/absent", ()), "classification", {"label": 1.0})
+        assert list(found["terms"]) == ["loss", "label"] and not [
+            variable for variable in tf.local_variables() if variable.op.name.startswith("teacher")]
 
 
 def test_a_single_term_is_logged_by_its_own_name_without_its_weight(saved_teacher):
@@ -414,9 +436,8 @@ def test_an_update_cut_into_replicas_and_parts_equals_one_piece(
 def cut_model_fn(task, student, saved_teacher, num_parts):
     """The BiLSTM with the terms of the first paper, the BERT with those of others that can be cut."""
     schedule = Schedule(2e-3, 25, 2, clip_norm=0.1, num_parts=num_parts)
-    more = {name: weight for name, weight in MORE_WEIGHTS.items() if name != "text_similarity"}
     asked = Distillation(STUDENTS[student], saved_teacher("small", task)[0], batches.TASKS[task], [(1, 1)],
-                         WEIGHTS if student == "small" else more, 2.0)
+                         WEIGHTS if student == "small" else CUTTABLE, 2.0)
     return distillation_model_fn(asked, schedule)
 
 

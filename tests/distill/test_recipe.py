@@ -27,7 +27,7 @@ FLAGS = dict(
     bias_correction=False, save_checkpoints_steps=1, random_seed=3, log_steps=1, select_by="accuracy", num_gpus=0,
     num_cpu_replicas=1, use_bf16=False,
     **{name + "_weight": 0.0 for name in ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarity",
-                                          "patience", "attention")})
+                                          "contrast", "patience", "attention")})
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from tests import graphs
 
 LENGTHS, LENGTH, HEADS = [5, 3, 0, 1], 5, 2
 MASK = graphs.mask_of(LENGTHS, LENGTH)
-LOSSES = [relations.token_similarity, relations.text_similarity, relations.attention]
+ERRORS = [relations.token_similarity, relations.text_similarity, relations.attention]  # 0 between equals
+LOSSES = ERRORS + [relations.contrast]
 
 
 def states(seed, width=3, scale=1.0):
@@ -55,6 +56,29 @@ def test_token_similarity_is_the_mean_over_the_pairs_of_a_texts_real_tokens():
     texts, _ = run(relations.token_similarity, student, teacher)
     np.testing.assert_allclose(texts, expected, rtol=1e-5, atol=1e-7)
     assert texts[0] > 0.01 and texts[2] == 0
+
+
+def test_contrast_is_nearness_to_the_own_text_and_distance_from_the_others():
+    student, teacher = states(1), states(2)
+    ours, theirs = ([text[:length].mean(axis=0).astype(np.float64) if length else np.zeros(3)
+                     for text, length in zip(vectors, LENGTHS)] for vectors in (student, teacher))
+
+    def g(x, y):
+        length = np.linalg.norm(x) * np.linalg.norm(y)
+        return 1 - x @ y / length if length else 1.0
+
+    expected = [g(ours[i], theirs[i]) + np.mean([
+        (2 - (g(ours[i], theirs[k]) - g(ours[i], theirs[i]))) / 2 for k in range(len(LENGTHS)) if k != i])
+                for i in range(len(LENGTHS))]
+    texts, _ = run(relations.contrast, student, teacher)
+    np.testing.assert_allclose(texts, expected, rtol=1e-5)
+
+
+def test_contrast_of_a_text_that_is_alone_is_its_own_distance():
+    student, teacher = states(1)[:1], states(2)[:1]
+    texts, _ = run(relations.contrast, student, teacher, MASK[:1])
+    cos = cosines(np.stack([student[0].mean(axis=0), teacher[0].mean(axis=0)]))[0, 1]
+    np.testing.assert_allclose(texts, [1 - cos], rtol=1e-5)
 
 
 def test_attention_is_the_mean_over_heads_and_pairs_of_real_tokens():
@@ -109,13 +133,13 @@ def test_more_padding_moves_nothing(loss):
     np.testing.assert_allclose(texts, before, rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ERRORS)
 def test_texts_that_are_all_padding_count_for_nothing(loss):
     texts, gradient = run(loss, inputs(loss, 1), inputs(loss, 2), np.zeros_like(MASK))
     assert np.all(texts == 0) and np.all(gradient == 0)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ERRORS)
 def test_a_student_that_equals_its_teacher_has_no_loss_and_no_gradient(loss):
     texts, gradient = run(loss, inputs(loss, 1), inputs(loss, 1))
     np.testing.assert_allclose(texts, 0, atol=1e-7)

@@ -51,6 +51,18 @@ def test_a_teacher_may_be_some_layers_of_its_checkpoint(tmp_path):
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-5)
 
 
+def test_several_teachers_are_their_mean(tmp_path):
+    config = batches.bert()
+    saved = [batches.save_model(tmp_path / ("%d.ckpt" % number), config, TASK, scale=0.2 + 0.1 * number)[0]
+             for number in range(3)]
+    alone = [run(Teacher(config, checkpoint, ())) for checkpoint in saved]
+    together = run(Teacher(config, saved[0], (), tuple(saved[1:])))
+    for place in range(3):  # embedding, hidden, logits
+        np.testing.assert_allclose(
+            together[place], np.mean([outputs[place] for outputs in alone], axis=0), atol=1e-6)
+    assert np.abs(np.array(together[2]) - alone[0][2]).max() > 0.01
+
+
 def error(teacher, **arguments):
     with pytest.raises(UserError) as found:
         run(teacher, **arguments)
