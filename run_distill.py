@@ -102,11 +102,16 @@ def define_flags():
         "strategy", "joint",
         "When what is learnt: joint (all terms together); two_stage (embedding and states, then answers and labels); "
         "three_stage (states, answers, labels); layerwise (embedding, states, answers, labels); or the JSON of your "
-        "own stages, see configs/recipes; lrc is a method's. A stage none of whose terms has a weight is left out.")
+        "own stages, see configs/recipes; lrc and theseus are of methods. A stage none of whose terms has a weight is left "
+        "out.")
     flags.DEFINE_list(
         "stage_steps", [], "Updates of each stage of --strategy, with commas. Default: an even share of the run's.")
     flags.DEFINE_list(
         "stage_learning_rates", [], "Peak learning rate of each stage of --strategy. Default: --learning_rate.")
+    flags.DEFINE_float(
+        "replacing_base", 0.5,
+        "In a stage that is replacing, as the first of theseus: probability with which a layer is the student's at "
+        "first; it grows in a line to 1.", lower_bound=0.0, upper_bound=1.0)
     flags.DEFINE_integer(
         "unfreeze_steps", None,
         "In stages that are gradual, as those after the first of two_stage and three_stage: updates until the next "

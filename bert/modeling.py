@@ -124,7 +124,7 @@ class BertModel:
         with tf.variable_scope(scope) as self._scope:
             with tf.variable_scope("embeddings"):
                 self._embed(input_ids, segment_ids, length)
-            with tf.variable_scope("encoder"):
+            with tf.variable_scope("encoder") as self._encoder_scope:
                 self._encode(batch_size, length, input_mask)
 
     def _embed(self, input_ids, segment_ids, length):
@@ -151,8 +151,24 @@ class BertModel:
         self._all_encoder_layers, self._attention_scores = [], []
         for layer in range(config.num_hidden_layers):
             with self._layer_scope(layer):
-                hidden = self._layer(hidden, bias, batch_size, length, self._dropout_site(layer))
+                hidden = self._transform(layer, hidden, bias, batch_size, length)
                 self._all_encoder_layers.append(tf.reshape(hidden, [batch_size, length, config.hidden_size]))
+
+    def _transform(self, layer, hidden, bias, batch_size, length):
+        """What a layer, counted from 0, makes of float32 [M, H]; called in its scope."""
+        return self._layer(hidden, bias, batch_size, length, self._dropout_site(layer))
+
+    def apply_layer(self, layer, hidden, bias, batch_size, length):
+        """Applies a layer of this model once more, to float32 [M, H] from elsewhere; its variables are the same.
+
+        Args:
+          layer: counted from 0.
+          hidden: float32 [M, H], M = B S.
+          bias: float32 [B, 1, 1, S], added to scores before the softmax.
+          batch_size, length: B and S.
+        """
+        with tf.variable_scope(self._encoder_scope, reuse=True), self._layer_scope(layer):
+            return self._transform(layer, hidden, bias, batch_size, length)
 
     def _widen(self, embedded):
         """From the word table's width to that of the layers, [M, E] -> [M, H]; BERT's are the same."""

@@ -38,6 +38,9 @@ METHODS = collections.OrderedDict([
                              layer_map="uniform"),
                         dict(_NONE, attention_weight=1.0, hidden_weights=["1"], embedding_weight=1.0,
                              prediction_weight=1.0, layer_map="uniform", strategy="two_stage", unfreeze_steps=0))),
+    ("theseus", Method("Xu et al. 2020, arXiv 2002.02925: layers of the student in the place of the teacher's", "bert",
+                       None, dict(_LABELS, strategy="theseus"),
+                       "--init_checkpoint is the teacher, --init_layers its lowest layers")),
     ("lrc", Method("Fu et al. 2021, arXiv 2012.07335: directions of texts, against other texts; without its "
                    "perturbation of gradients", "any", None,
                    dict(_ANSWERS, contrast_weight=1.0, layer_map="uniform", strategy="lrc"))),

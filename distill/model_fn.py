@@ -11,6 +11,7 @@ import collections
 import tensorflow.compat.v1 as tf
 
 from distill import terms
+from distill import theseus
 from distill.teacher import build_teacher
 from tasks.encoders import build_encoder
 from tasks.model_fn import start_from, training_spec
@@ -23,7 +24,8 @@ Distillation = collections.namedtuple("Distillation", "config teacher task layer
                                       defaults=(1.0,))
 
 
-def distillation_model_fn(distillation, schedule, init=None, progress=None, trains=None, weights=None):
+def distillation_model_fn(distillation, schedule, init=None, progress=None, trains=None, weights=None,
+                          replacing_base=None):
     """A model_fn for training only; `tasks.model_fn.task_model_fn` evaluates and exports the student.
 
     Args:
@@ -31,9 +33,13 @@ def distillation_model_fn(distillation, schedule, init=None, progress=None, trai
       schedule, init, progress, trains: as in `task_model_fn`.
       weights: dict of logged name -> weight, of the terms that count in this stage; the others are not computed. None:
         those of `distillation`.
+      replacing_base: in a stage that replaces the teacher's layers, b of `theseus`; None in others.
     """
     def model_fn(features):
-        built = build_terms(distillation, features, is_training=True, init=init)
+        probability = None
+        if replacing_base is not None:
+            probability = theseus.probability_at(tf.train.get_or_create_global_step(), schedule, replacing_base)
+        built = build_terms(distillation, features, True, init, probability)
         counting = distillation.weights if weights is None else weights
         return training_spec([term._replace(weight=counting[term.name]) for term in built if counting.get(term.name)],
                              schedule, progress, trains, tf.trainable_variables())
@@ -41,7 +47,7 @@ def distillation_model_fn(distillation, schedule, init=None, progress=None, trai
     return model_fn
 
 
-def build_terms(distillation, features, is_training, init=None):
+def build_terms(distillation, features, is_training, init=None, replacing_probability=None):
     """Student and teacher over one batch, and what they are compared by: list of Term.
 
     Args:
@@ -49,15 +55,21 @@ def build_terms(distillation, features, is_training, init=None):
       features: dict of the batch's features.
       is_training: bool; False switches the student's dropout off.
       init: Init, where the student starts; None: fresh.
+      replacing_probability: p of `theseus`, for a student among its teacher's layers; None: it stands alone.
     """
     config, teacher, task, layer_map, weights, temperature = distillation
-    student = build_encoder(config, is_training, features)
-    logits = task.logits(student, config, features, is_training=is_training)
-    if init:
-        start_from(init, task)
+    replacing = replacing_probability is not None
     taught = None
-    if terms.of_teacher(layer_map, weights):
+    if replacing or terms.of_teacher(layer_map, weights):
         taught = build_teacher(teacher, task, features,
                                with_logits=bool(terms.needing("logits", layer_map, weights)),
                                with_attention=bool(terms.needing("attention", layer_map, weights)))
+    if replacing:
+        student = theseus.MixedModel(taught.encoder, replacing_probability, config, is_training, features["input_ids"],
+                                     features["input_mask"], features["segment_ids"])
+    else:
+        student = build_encoder(config, is_training, features)
+    logits = task.logits(student, config, features, is_training=is_training)
+    if init:
+        start_from(init, task)
     return terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)

@@ -11,6 +11,7 @@ from distill import layer_map
 from distill import measure
 from distill import schedule
 from distill import terms
+from distill import theseus
 from distill.model_fn import Distillation
 from distill.model_fn import distillation_model_fn
 from tasks import runs
@@ -52,6 +53,8 @@ def read(values, teacher, model):
         if getattr(values, name + "_weight"):
             _check_one_part(values, "--%s_weight=%g" % (name, getattr(values, name + "_weight")))
     stages = _read_stages(values, weights, pairs)
+    if any(stage.replacing for stage in stages):
+        theseus.check(model.config, teacher.config, model.init is not None, teacher.checkpoint)
 
     def make_plans(task, files_):
         distillation = Distillation(model.config, teacher, task, pairs, weights, values.temperature)
@@ -147,9 +150,12 @@ def _plan(values, stage, distillation, model, files_):
         if values.balance_terms:
             weights = _balanced_weights(values, stage, distillation._replace(weights=own), init, names, files_.rules)
             told = _also_writing(progress, values.output_dir, stage, weights)
-        return distillation_model_fn(distillation, rates, init, told, trains, weights)
+        return distillation_model_fn(distillation, rates, init, told, trains, weights,
+                                     values.replacing_base if stage.replacing else None)
 
     def phases(num_steps):
+        if stage.replacing:
+            return [(0, schedule.is_layer)]
         if not stage.gradual:
             return [(0, None)]
         return schedule.phases(model.config.num_layers, values.unfreeze_steps, num_steps)

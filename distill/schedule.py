@@ -23,7 +23,7 @@ from training import files
 from training.command import UserError
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "recipes")
-STRATEGIES = ("joint", "two_stage", "three_stage", "layerwise", "lrc")
+STRATEGIES = ("joint", "two_stage", "three_stage", "layerwise", "lrc", "theseus")
 HEAD = 10 ** 6  # stands above every layer
 
 
@@ -32,7 +32,8 @@ class Stage:
     """One stage of a strategy.
 
     `terms`: names or groups. `num_steps`: updates, 0 for an even share of the run's. `learning_rate`: 0 for the run's.
-    `early_stopping`: as the flag of that name, -1 for what the flag says.
+    `early_stopping`: as the flag of that name, -1 for what the flag says. `replacing`: the student's layers train
+    among those of the teacher, and nothing else of it does, see `theseus`.
     """
     name: str
     terms: list
@@ -40,6 +41,7 @@ class Stage:
     learning_rate: float = 0.0
     gradual: bool = False
     early_stopping: int = -1
+    replacing: bool = False
 
     def __post_init__(self):
         known = list(terms.TERMS) + list(terms.GROUPS)
@@ -101,6 +103,11 @@ def phases(num_layers, unfreeze_steps, num_steps):
     lowest = [HEAD] + list(range(num_layers, -1, -1))
     found = [(number * between, functools.partial(_stands_above, depth)) for number, depth in enumerate(lowest)]
     return [(start, trains) for start, trains in found if start < num_steps]
+
+
+def is_layer(name):
+    """Whether a variable of the student is one of a layer."""
+    return 0 < depth_of(name) < HEAD
 
 
 def _stands_above(lowest, name):

@@ -14,8 +14,8 @@ SCOPE = "teacher"
 Teacher = collections.namedtuple("Teacher", "config checkpoint layers others", defaults=((),))
 
 # embedding: [B, S, D]; hidden: list of [B, S, D]; logits: rows of the task, or None; attention: list of
-# [B, A, S, S] before the softmax, or None.
-TeacherOutputs = collections.namedtuple("TeacherOutputs", "embedding hidden logits attention")
+# [B, A, S, S] before the softmax, or None; encoder: the model itself, None of several.
+TeacherOutputs = collections.namedtuple("TeacherOutputs", "embedding hidden logits attention encoder")
 
 
 def build_teacher(teacher, task, features, with_logits, with_attention=False):
@@ -38,7 +38,10 @@ def build_teacher(teacher, task, features, with_logits, with_attention=False):
     found = [_build_one(teacher, checkpoint, "%s_%d" % (SCOPE, number) if number else SCOPE, task, features,
                         with_logits, with_attention)
              for number, checkpoint in enumerate((teacher.checkpoint, *teacher.others))]
-    return found[0] if len(found) == 1 else TeacherOutputs(*map(_mean, zip(*found)))
+    if len(found) == 1:
+        return found[0]
+    alone = [outputs._replace(encoder=None) for outputs in found]
+    return TeacherOutputs(*map(_mean, zip(*alone)))
 
 
 def _build_one(teacher, checkpoint, scope, task, features, with_logits, with_attention):
@@ -49,7 +52,7 @@ def _build_one(teacher, checkpoint, scope, task, features, with_logits, with_att
     variables = [variable for variable in tf.local_variables() if checkpoints.name_of(variable).startswith(prefix)]
     checkpoints.restore(checkpoint, variables, teacher.layers, prefix, optional=lambda name: False)
     return TeacherOutputs(encoder.get_embedding_output(), encoder.get_all_encoder_layers(), logits,
-                          encoder.get_attention_scores() if with_attention else None)
+                          encoder.get_attention_scores() if with_attention else None, encoder)
 
 
 def _mean(outputs):
