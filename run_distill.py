@@ -102,8 +102,8 @@ def define_flags():
         "strategy", "joint",
         "When what is learnt: joint (all terms together); two_stage (embedding and states, then answers and labels); "
         "three_stage (states, answers, labels); layerwise (embedding, states, answers, labels); or the JSON of your "
-        "own stages, see configs/recipes; lrc and theseus are of methods. A stage none of whose terms has a weight is left "
-        "out.")
+        "own stages, see configs/recipes; lrc and theseus are of methods. A stage none of whose terms has a weight is "
+        "left out.")
     flags.DEFINE_list(
         "stage_steps", [], "Updates of each stage of --strategy, with commas. Default: an even share of the run's.")
     flags.DEFINE_list(
