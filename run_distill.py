@@ -112,7 +112,7 @@ def main():
     on_task = values.task == "classification"
     _check_flags(values, on_task)
     teacher_files = checkpoints.find_model(values.teacher_checkpoint, "teacher_checkpoint")
-    teacher = _open_teacher(values, teacher_files)
+    teacher = _open_teacher(values, teacher_files, on_task)
     model = _open_student(values, teacher, teacher_files)
     make_model_fn = _read_recipe(values, teacher, model)
     settings = {"teacher": dataclasses.asdict(teacher.config)}
@@ -139,13 +139,13 @@ def _check_flags(values, on_task):
                         % (values.select_by, ", ".join(task.figures_to_select)))
 
 
-def _open_teacher(values, found):
+def _open_teacher(values, found, on_task):
     config_file = values.bert_config_file or found.config_file
     if not config_file:
         raise UserError("--bert_config_file: needed, no config.json is beside %s" % found.checkpoint)
     layers = checkpoints.parse_layers(values.teacher_layers)
     return Teacher(encoders.cut_layers(encoders.read_config(config_file), layers, config_file),
-                   found.checkpoint, layers)
+                   found.checkpoint, layers, text_settings.read(found.text_file, {}).head if on_task else None)
 
 
 def _open_student(values, teacher, teacher_files):
@@ -238,7 +238,7 @@ def _on_task(values, teacher, teacher_files, model, make_model_fn, settings):
     if values.unlabeled_file and values.do_train:
         unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file")
     known = teacher_files if values.do_train else runs.own_files(values) or teacher_files
-    data = classify.open_data(values, known, values.vocab_file)
+    data = classify.open_data(values, known, values.vocab_file, model.files)
     for config in (teacher.config, model.config):
         runs.check_length(config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:

@@ -10,8 +10,8 @@ from tasks.encoders import build_encoder
 SCOPE = "teacher"
 
 # config: BertConfig or BiLstmConfig; checkpoint: its prefix; layers: which of the checkpoint's layers,
-# () for all.
-Teacher = collections.namedtuple("Teacher", "config checkpoint layers")
+# () for all; head: of a classifier, one of `heads.HEADS`; None: the task's.
+Teacher = collections.namedtuple("Teacher", "config checkpoint layers head", defaults=[None])
 
 # embedding: [B, S, D]; hidden: list of [B, S, D]; logits: rows of the task, or None; attention: list of
 # [B, A, S, S] before the softmax, or None.
@@ -31,6 +31,7 @@ def build_teacher(teacher, task, features, with_logits, with_attention=False):
     Raises:
       UserError: the checkpoint lacks a variable, or one has another shape.
     """
+    task = task.with_head(teacher.head) if teacher.head else task
     with checkpoints.frozen_scope(SCOPE):
         encoder = build_encoder(teacher.config, False, features)
         logits = task.logits(encoder, teacher.config, features) if with_logits else None

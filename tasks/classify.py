@@ -4,7 +4,6 @@ Functions here take a command's flags as `values`, an object with an attribute f
 """
 
 import collections
-import dataclasses
 import os
 
 import tensorflow.compat.v1 as tf
@@ -24,7 +23,7 @@ from training.command import UserError
 Data = collections.namedtuple("Data", "splits labels text featurizer")
 
 
-def open_data(values, model_files, vocab_file):
+def open_data(values, model_files, vocab_file, head_files=None):
     """Data, labels and text settings from flags, else from the files of a model.
 
     Args:
@@ -32,13 +31,16 @@ def open_data(values, model_files, vocab_file):
       model_files: checkpoints.ModelFiles.
       vocab_file: the vocabulary.
 
+      head_files: the files of the model itself, where `model_files` are its teacher's: a head is its own.
     Raises:
       UserError: as `choose_splits`, or labels from nowhere.
     """
     splits = choose_splits(values.data_dir, values.random_seed) if values.data_dir else None
-    text = text_settings.read(model_files.text_file, {
-        name: getattr(values, name)
-        for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator")})
+    given = {name: getattr(values, name)
+             for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator", "head")}
+    if not given["head"] and head_files:
+        given["head"] = text_settings.read(head_files.text_file, {}).head
+    text = text_settings.read(model_files.text_file, given)
     separator = text.label_separator or None
     labels_file = values.labels_file or model_files.labels_file
     if labels_file:
@@ -78,7 +80,7 @@ def train(values, model, data, unlabeled_files=(), make_model_fn=None, more_sett
     labelled = (data.splits.train, data.splits.select)
     digests = {os.path.basename(split.path): files.digest(split.path) for split in unlabeled + list(labelled)}
     run = runs.open_run(values, model, dict(
-        more_settings or {}, labels=data.labels.names, text=dataclasses.asdict(data.text), **digests))
+        more_settings or {}, labels=data.labels.names, text=text_settings.as_dict(data.text), **digests))
     if not run:
         return
     train_records, select_records = (records_of(values, data, split) for split in labelled)
@@ -90,9 +92,10 @@ def train(values, model, data, unlabeled_files=(), make_model_fn=None, more_sett
 
 
 def _keep_head_of_same_labels(model, data):
-    """The Model, starting with the checkpoint's classes too where they are those of the data."""
+    """The Model, starting with the checkpoint's head too where kind and classes are those asked for."""
     labels_file = model.files.labels_file
-    same = bool(labels_file) and files.read_lines(labels_file) == data.labels.names
+    same = bool(labels_file) and files.read_lines(labels_file) == data.labels.names and (
+        text_settings.read(model.files.text_file, {}).head == data.text.head)
     return model._replace(init=model.init and model.init._replace(same_labels=same))
 
 
@@ -109,13 +112,13 @@ def make_task(values, data, train_records=None):
     if values.class_weights == "balanced" and train_records:
         weights = balanced_weights(train_records.counts["labels"], train_records.counts["texts"],
                                    data.labels.separator is not None, train_records.source)
-    return Classification(data.labels, weights, values.label_smoothing)
+    return Classification(data.labels, weights, values.label_smoothing, data.text.head)
 
 
 def run_folder_contents(data):
     """The files of a classifier's run folder: dict of name -> text."""
     return {"labels.txt": "".join(name + "\n" for name in data.labels.names),
-            text_settings.FILE: files.to_json(dataclasses.asdict(data.text))}
+            text_settings.FILE: files.to_json(text_settings.as_dict(data.text))}
 
 
 def best_model(values, task):
@@ -126,7 +129,7 @@ def best_model(values, task):
        None for one class a text).
 
     Raises:
-      UserError: its classes are not those of the task.
+      UserError: its classes or its head are not those of the task.
     """
     found = runs.best_model(values)
     if found.labels_file and files.read_lines(found.labels_file) != task.label_names:
@@ -140,6 +143,9 @@ def best_model(values, task):
     if not task.independent_classes:
         return found.checkpoint, None
     path = os.path.join(os.path.dirname(found.checkpoint), os.path.basename(run_folder.BEST_FIGURES))
+    head = text_settings.read(found.text_file, {}).head
+    if found.text_file and head != task.head:
+        raise UserError("--head=%s: the model's is %s (%s); leave --head away" % (task.head, head, found.text_file))
     chosen = files.read_json(path).get("thresholds") if os.path.exists(path) else None
     return found.checkpoint, chosen or [metrics.DEFAULT_THRESHOLD] * len(task.label_names)
 

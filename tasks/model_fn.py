@@ -12,7 +12,7 @@ from tasks.encoders import build_encoder
 Term = collections.namedtuple("Term", "name weight sum total")
 
 # Where a model starts. checkpoint: prefix; layers: which of its layers, see `checkpoints.restore`;
-# same_labels: whether its classes are this model's, so that `task.label_variables` are restored too.
+# same_labels: whether its classes are this model's, and its head, so that `task.label_variables` are restored too.
 Init = collections.namedtuple("Init", "checkpoint layers same_labels")
 
 
@@ -42,7 +42,7 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
 def start_from(init, task):
     """Restores the model as `init` says; called when the model is built, and nothing else yet."""
     variables = [variable for variable in tf.trainable_variables()
-                 if init.same_labels or checkpoints.name_of(variable) not in task.label_variables]
+                 if init.same_labels or not checkpoints.name_of(variable).startswith(task.label_variables)]
     checkpoints.restore(init.checkpoint, variables, init.layers)
 
 

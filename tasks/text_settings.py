@@ -1,9 +1,13 @@
-"""How a classifier's texts become token ids: `text.json` of a run folder and of an export."""
+"""What a classifier does with a text: `text.json` of a run folder and of an export.
+
+How it becomes token ids, and which head makes one vector of the encoder's.
+"""
 
 import dataclasses
 
 from bert.tokenization import FullTokenizer
 from tasks.classification_data import Featurizer, TRUNCATIONS
+from tasks.heads import HEADS
 from training import config as configs
 from training.command import UserError
 
@@ -12,11 +16,12 @@ FILE = "text.json"
 
 @dataclasses.dataclass(frozen=True)
 class TextSettings:
-    """`label_separator` "": a text has one label; else what stands between several."""
+    """`label_separator` "": a text has one label; else what stands between several. `head`: one of `heads.HEADS`."""
     max_seq_length: int = 128
     truncation: str = "head"
     do_lower_case: bool = True
     label_separator: str = ""
+    head: str = "pooled"
 
     def __post_init__(self):
         if self.max_seq_length < 3:
@@ -24,6 +29,8 @@ class TextSettings:
                              % self.max_seq_length)
         if self.truncation not in TRUNCATIONS:
             raise ValueError("'truncation' must be one of %s, found %r" % (", ".join(TRUNCATIONS), self.truncation))
+        if self.head not in HEADS:
+            raise ValueError("'head' must be one of %s, found %r" % (", ".join(HEADS), self.head))
 
 
 def read(path, overrides, flags_source="the flags"):
@@ -39,6 +46,15 @@ def read(path, overrides, flags_source="the flags"):
         return dataclasses.replace(base, **values)
     except ValueError as error:
         raise UserError("%s: %s" % (flags_source, error))
+
+
+def as_dict(settings):
+    """The settings as they are stored: dict of field -> value."""
+    values = dataclasses.asdict(settings)
+    # So a run or an export that was made when there was one head stays the same.
+    if settings.head == TextSettings.head:
+        del values["head"]
+    return values
 
 
 def featurizer(settings, vocab_file):

@@ -4,6 +4,7 @@ import pytest
 
 from tasks import text_settings
 from tasks.text_settings import TextSettings
+from training import files
 from training.command import UserError
 
 
@@ -15,7 +16,7 @@ def path(tmp_path):
     return str(target)
 
 
-NOTHING = {"max_seq_length": None, "truncation": None, "do_lower_case": None, "label_separator": None}
+NOTHING = {"max_seq_length": None, "truncation": None, "do_lower_case": None, "label_separator": None, "head": None}
 
 
 def test_without_a_file_the_defaults_hold():
@@ -27,7 +28,8 @@ def test_the_models_settings_hold_where_no_flag_is_given(path):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("max_seq_length", 3), ("truncation", "head_tail"), ("do_lower_case", True), ("label_separator", "")])
+    ("max_seq_length", 3), ("truncation", "head_tail"), ("do_lower_case", True), ("label_separator", ""),
+    ("head", "cnn")])
 def test_a_flag_overrides_its_own_setting_alone(name, value, path):
     found = text_settings.read(path, dict(NOTHING, **{name: value}))
     expected = dict(max_seq_length=40, truncation="tail", do_lower_case=False, label_separator=",")
@@ -36,7 +38,8 @@ def test_a_flag_overrides_its_own_setting_alone(name, value, path):
 
 @pytest.mark.parametrize("overrides, message", [
     ({"max_seq_length": 2}, "the flags: 'max_seq_length' must be at least 3, for [CLS], a token and [SEP], found 2"),
-    ({"truncation": "middle"}, "the flags: 'truncation' must be one of head, tail, head_tail, found 'middle'")])
+    ({"truncation": "middle"}, "the flags: 'truncation' must be one of head, tail, head_tail, found 'middle'"),
+    ({"head": "mean"}, "the flags: 'head' must be one of pooled, cnn, attention, found 'mean'")])
 def test_a_wrong_flag_is_an_error(overrides, message, path):
     with pytest.raises(UserError) as error:
         text_settings.read(path, overrides)
@@ -52,6 +55,19 @@ def test_a_wrong_file_is_an_error_that_names_it(values, message, path):
     with pytest.raises(UserError) as error:
         text_settings.read(path, NOTHING)
     assert str(error.value).startswith("%s: %s" % (path, message))
+
+
+def test_a_folder_without_a_head_means_pooled_and_stays_as_it_is(path):
+    found = text_settings.read(path, NOTHING)
+    assert found.head == "pooled"
+    with open(path) as stream:
+        assert text_settings.as_dict(found) == json.load(stream)
+
+
+def test_another_head_is_stored_and_found_again(path):
+    settings = TextSettings(head="cnn")
+    files.write_json(path, text_settings.as_dict(settings))
+    assert text_settings.read(path, NOTHING) == settings
 
 
 def test_texts_are_cut_and_lowered_as_the_settings_say(tmp_path):
