@@ -176,8 +176,11 @@ def _read_recipe(values, teacher, model):
         _check_heads(values, teacher, model)
     if values.text_similarity_weight:
         _check_one_part(values)
+    if values.freeze_encoder:
+        _check_frozen(pairs, weights)
     return lambda task: functools.partial(
-        distillation_model_fn, model.config, teacher, task, pairs, weights, values.temperature)
+        distillation_model_fn, model.config, teacher, task, pairs, weights, values.temperature,
+        freeze_encoder=values.freeze_encoder)
 
 
 def _read_weights(values, pairs):
@@ -217,6 +220,16 @@ def _check_one_part(values):
     if runtime.cluster():
         raise UserError("--text_similarity_weight=%g: compares all texts of an update, and several machines "
                         "(TF_CONFIG) cut it into parts; leave it out" % values.text_similarity_weight)
+
+
+def _check_frozen(pairs, weights):
+    """Raises UserError where a term would teach the student's encoder, which is frozen."""
+    asked = [name for name, kind in terms.TERMS.items() if kind.needs != "logits" and name != "label"
+             and any(weights[logged] for logged, _ in terms.instances(name, pairs))]
+    if asked:
+        zeros = ["--%s=0" % ("hidden_weights" if name == "hidden" else name + "_weight") for name in asked]
+        raise UserError("--freeze_encoder: the student's states stay as they are, and %s teach%s them; %s goes "
+                        "with it" % (" and ".join(asked), "" if len(asked) > 1 else "es", " ".join(zeros)))
 
 
 def _hidden_weights(texts, pairs):

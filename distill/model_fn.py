@@ -13,7 +13,7 @@ from tasks.model_fn import start_from, training_spec
 
 
 def distillation_model_fn(config, teacher, task, layer_map, weights, temperature=1.0, schedule=None, init=None,
-                          progress=None):
+                          progress=None, freeze_encoder=False):
     """A model_fn for training only; `tasks.model_fn.task_model_fn` evaluates and exports the student.
 
     Args:
@@ -24,17 +24,17 @@ def distillation_model_fn(config, teacher, task, layer_map, weights, temperature
       weights: dict of what a term is logged as -> how much it counts, see `terms.instances`. 0 switches a term
         off: it is not built. One update with "text_similarity" must be one part, see `relations`.
       temperature: T, above 0.
-      schedule, init, progress: as in `task_model_fn`.
+      schedule, init, progress, freeze_encoder: as in `task_model_fn`, of the student.
     """
     def model_fn(features):
-        student = build_encoder(config, True, features)
+        student = build_encoder(config, not freeze_encoder, features)
         logits = task.logits(student, config, features, is_training=True)
         if init:
-            start_from(init, task)
+            start_from(init, task, freeze_encoder)
         taught = build_teacher(teacher, task, features,
                                with_logits=bool(terms.needing("logits", layer_map, weights)),
                                with_attention=bool(terms.needing("attention", layer_map, weights)))
         compared = terms.Compared(student, logits, taught, task, features, temperature)
-        return training_spec(terms.build_terms(compared, layer_map, weights), schedule, progress)
+        return training_spec(terms.build_terms(compared, layer_map, weights), schedule, progress, freeze_encoder)
 
     return model_fn

@@ -4,6 +4,7 @@ Functions here take a command's flags as `values`, an object with an attribute f
 """
 
 import collections
+import functools
 import os
 
 import tensorflow.compat.v1 as tf
@@ -12,6 +13,7 @@ from tasks import runs
 from tasks import text_settings
 from tasks.classification import Classification, balanced_weights
 from tasks.classification_data import Split, choose_splits, prepare_records
+from tasks.model_fn import task_model_fn
 from tasks.text_files import labels_from_data, labels_from_file
 from training import files
 from training import metrics
@@ -30,8 +32,8 @@ def open_data(values, model_files, vocab_file, head_files=None):
       values: flags of `training.flags.define_text_flags`.
       model_files: checkpoints.ModelFiles.
       vocab_file: the vocabulary.
-
       head_files: the files of the model itself, where `model_files` are its teacher's: a head is its own.
+
     Raises:
       UserError: as `choose_splits`, or labels from nowhere.
     """
@@ -59,6 +61,9 @@ def check_flags(values):
     for name in ("do_train", "do_eval"):
         if getattr(values, name) and not values.data_dir:
             raise UserError("--data_dir: --%s needs it" % name)
+    if values.do_train and values.freeze_encoder and not values.init_checkpoint:
+        raise UserError("--freeze_encoder: needs --init_checkpoint, a trained encoder; random vectors teach a head "
+                        "nothing")
     if values.do_predict and not (values.predict_file or values.data_dir):
         raise UserError("--predict_file: --do_predict needs it, where there is no --data_dir")
     if values.predict_file and not os.path.exists(values.predict_file):
@@ -86,9 +91,13 @@ def train(values, model, data, unlabeled_files=(), make_model_fn=None, more_sett
     train_records, select_records = (records_of(values, data, split) for split in labelled)
     more_records = [records_of(values, data, split, labelled=False) for split in unlabeled]
     task = make_task(values, data, train_records)
+    if make_model_fn:
+        make_model_fn = make_model_fn(task)
+    else:
+        make_model_fn = functools.partial(task_model_fn, model.config, task, freeze_encoder=values.freeze_encoder)
     runs.train(values, run, _keep_head_of_same_labels(model, data), task,
                [made.path for made in [train_records] + more_records], [select_records.path],
-               make_model_fn and make_model_fn(task), run_folder_contents(data))
+               make_model_fn, run_folder_contents(data))
 
 
 def _keep_head_of_same_labels(model, data):
@@ -135,6 +144,9 @@ def best_model(values, task):
     if found.labels_file and files.read_lines(found.labels_file) != task.label_names:
         raise UserError("%s: the labels of the model, and here others are asked for: %s; leave --labels_file "
                         "away" % (found.labels_file, ", ".join(task.label_names)))
+    head = text_settings.read(found.text_file, {}).head
+    if found.text_file and head != task.head:
+        raise UserError("--head=%s: the model's is %s (%s); leave --head away" % (task.head, head, found.text_file))
     shape = dict(tf.train.list_variables(found.checkpoint)).get("output_bias")
     if shape != [len(task.label_names)]:
         raise UserError("%s: %s in it, and %d labels (%s) are asked for; --do_train makes one" % (
@@ -143,9 +155,6 @@ def best_model(values, task):
     if not task.independent_classes:
         return found.checkpoint, None
     path = os.path.join(os.path.dirname(found.checkpoint), os.path.basename(run_folder.BEST_FIGURES))
-    head = text_settings.read(found.text_file, {}).head
-    if found.text_file and head != task.head:
-        raise UserError("--head=%s: the model's is %s (%s); leave --head away" % (task.head, head, found.text_file))
     chosen = files.read_json(path).get("thresholds") if os.path.exists(path) else None
     return found.checkpoint, chosen or [metrics.DEFAULT_THRESHOLD] * len(task.label_names)
 

@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from bert import checkpoints
 from bert.optimization import create_train_op
-from tasks.encoders import build_encoder
+from tasks.encoders import build_encoder, in_encoder
 
 # A part of the loss: `weight` * `sum` / `total`, where `total` counts over the whole update.
 Term = collections.namedtuple("Term", "name weight sum total")
@@ -16,7 +16,7 @@ Term = collections.namedtuple("Term", "name weight sum total")
 Init = collections.namedtuple("Init", "checkpoint layers same_labels")
 
 
-def task_model_fn(config, task, schedule=None, init=None, progress=None):
+def task_model_fn(config, task, schedule=None, init=None, progress=None, freeze_encoder=False):
     """A model_fn that trains, or predicts `task.outputs`.
 
     Args:
@@ -25,25 +25,34 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None):
       schedule: optimization.Schedule; needed to train.
       init: Init, where training starts; None: fresh, or the Estimator's own checkpoint.
       progress: function of (terms, scalars) -> hook that shows them, see `hooks.ProgressHook`; None: silence.
+      freeze_encoder: train what is over the encoder alone; the encoder has no dropout then.
     """
     def model_fn(features, mode):
         is_training = mode == tf.estimator.ModeKeys.TRAIN
-        encoder = build_encoder(config, is_training, features)
+        encoder = build_encoder(config, is_training and not freeze_encoder, features)
         logits = task.logits(encoder, config, features, is_training)
         if not is_training:
             return prediction_spec(task, logits, features)
         if init:
-            start_from(init, task)
-        return training_spec([Term("loss", 1.0, *task.loss(logits, features))], schedule, progress)
+            start_from(init, task, freeze_encoder)
+        return training_spec([Term("loss", 1.0, *task.loss(logits, features))], schedule, progress, freeze_encoder)
 
     return model_fn
 
 
-def start_from(init, task):
-    """Restores the model as `init` says; called when the model is built, and nothing else yet."""
+def start_from(init, task, freeze_encoder=False):
+    """Restores the model as `init` says; called when the model is built, and nothing else yet.
+
+    Raises:
+      UserError: as `checkpoints.restore`; of an encoder that is frozen nothing may be absent.
+    """
     variables = [variable for variable in tf.trainable_variables()
                  if init.same_labels or not checkpoints.name_of(variable).startswith(task.label_variables)]
-    checkpoints.restore(init.checkpoint, variables, init.layers)
+    if freeze_encoder:
+        checkpoints.restore(init.checkpoint, variables, init.layers, optional=lambda name: not in_encoder(name),
+                            remedy="--freeze_encoder would keep it random: leave that out, or try another --head")
+    else:
+        checkpoints.restore(init.checkpoint, variables, init.layers)
 
 
 def prediction_spec(task, logits, features):
@@ -58,20 +67,22 @@ def prediction_spec(task, logits, features):
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.PREDICT, predictions=outputs, scaffold=scaffold)
 
 
-def training_spec(terms, schedule, progress):
+def training_spec(terms, schedule, progress, freeze_encoder=False):
     """Sums the terms, takes gradients, and logs each term by its own name, unweighted.
 
     Args:
       terms: list of Term.
       schedule: optimization.Schedule.
-      progress: as in `task_model_fn`.
+      progress, freeze_encoder: as in `task_model_fn`.
 
     Returns:
       EstimatorSpec.
     """
     means = collections.OrderedDict((term.name, term.sum / tf.maximum(term.total, 1.0)) for term in terms)
     loss = tf.add_n([term.weight * means[term.name] for term in terms])
-    train_op, scalars = create_train_op(loss, schedule)
+    trained = [variable for variable in tf.trainable_variables()
+               if not freeze_encoder or not in_encoder(checkpoints.name_of(variable))]
+    train_op, scalars = create_train_op(loss, schedule, trained)
     # A part's share of each mean: summed over replicas here, and by the hook over accumulated parts.
     logged = collections.OrderedDict(loss=loss)
     logged.update(means)

@@ -21,7 +21,8 @@ MASKING_FLAGS = {
 # Those of `define_text_flags`.
 TEXT_FLAGS = (
     "data_dir", "max_seq_length", "truncation", "do_lower_case", "labels_file", "label_separator",
-    "class_weights", "label_smoothing", "head", "errors", "do_predict", "predict_file", "do_export", "export_dir")
+    "class_weights", "label_smoothing", "head", "freeze_encoder", "errors", "do_predict", "predict_file", "do_export",
+    "export_dir")
 
 
 def define_model_flags(vocabulary_of="--init_checkpoint"):
@@ -165,6 +166,11 @@ def define_text_flags(settings_of="--init_checkpoint"):
         "What makes one vector of a text: the encoder's own (of [CLS], or the last state), or a network over its "
         "sequence of vectors: convolutions with a maximum over time, or attention. Default: that of "
         "--init_checkpoint, else pooled.")
+    # None, not False: a run that was begun before there was the flag goes on.
+    flags.DEFINE_bool(
+        "freeze_encoder", None,
+        "Train the head alone: the encoder of --init_checkpoint stays as it is, without dropout. Over a BERT, a head "
+        "needs a higher --learning_rate, such as 1e-3.")
     flags.DEFINE_enum(
         "errors", "stop", ["stop", "skip"],
         "At a row that cannot be used: stop and name it, or skip it and count.")
