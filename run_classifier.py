@@ -4,6 +4,8 @@
         --output_dir=output/classifier --do_train --do_eval
     python run_classifier.py --data_dir=data --student_config_file=configs/student.json \\
         --vocab_file=vocab.txt --output_dir=output/plain --do_train --do_eval
+    python run_classifier.py --data_dir=data --init_checkpoint=output/student --freeze_encoder --head=cnn \\
+        --output_dir=output/head --do_train --do_eval
     python run_classifier.py --output_dir=output/classifier --do_predict --predict_file=texts.txt
     python run_classifier.py --output_dir=output/classifier --do_export
 

@@ -145,7 +145,7 @@ def main():
     _check_flags(values, on_task)
     all_files = [checkpoints.find_model(path, "teacher_checkpoint") for path in values.teacher_checkpoint]
     teacher_files = all_files[0]
-    teacher = _open_teacher(values, all_files)
+    teacher = _open_teacher(values, all_files, on_task)
     model = _open_student(values, teacher, teacher_files)
     make_plans = recipe.read(values, teacher, model)
     settings = {"teacher": dataclasses.asdict(teacher.config)}
@@ -173,23 +173,24 @@ def _check_flags(values, on_task):
                         % (values.select_by, ", ".join(task.figures_to_select)))
 
 
-def _open_teacher(values, all_files):
+def _open_teacher(values, all_files, on_task):
     """The Teacher of one checkpoint or several; all_files: their ModelFiles."""
     layers = checkpoints.parse_layers(values.teacher_layers)
-    configs = []
+    configs, first = [], all_files[0]
     for found in all_files:
         config_file = values.bert_config_file or found.config_file
         if not config_file:
             raise UserError("--bert_config_file: needed, no config.json is beside %s" % found.checkpoint)
         configs.append(encoders.cut_layers(encoders.read_config(config_file), layers, config_file))
-        first = all_files[0]
         differs = [name for name, one, other in (
             ("model", configs[0], configs[-1]), ("vocabulary", *map(_digest, (first.vocab_file, found.vocab_file))),
-            ("labels", *map(_digest, (first.labels_file, found.labels_file)))) if one != other]
+            ("labels", *map(_digest, (first.labels_file, found.labels_file))),
+            ("text.json", *map(_digest, (first.text_file, found.text_file)))) if one != other]
         if differs:
             raise UserError("--teacher_checkpoint=%s: its %s is not that of %s; teachers that are averaged must be "
                             "alike" % (found.checkpoint, differs[0], first.checkpoint))
-    return Teacher(configs[0], all_files[0].checkpoint, layers, tuple(found.checkpoint for found in all_files[1:]))
+    head = text_settings.read(first.text_file, {}).head if on_task else None
+    return Teacher(configs[0], first.checkpoint, layers, head, tuple(found.checkpoint for found in all_files[1:]))
 
 
 def _digest(path):
@@ -217,7 +218,7 @@ def _on_task(values, teacher, teacher_files, model, make_plans, settings):
     if values.unlabeled_file and values.do_train:
         unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file")
     known = teacher_files if values.do_train else runs.own_files(values) or teacher_files
-    data = classify.open_data(values, known, values.vocab_file)
+    data = classify.open_data(values, known, values.vocab_file, model.files)
     for config in (teacher.config, model.config):
         runs.check_length(config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:

@@ -98,7 +98,7 @@ def parse_layers(text, flag="init_layers"):
     return layers
 
 
-def restore(checkpoint, variables, layers=(), prefix="", optional=None):
+def restore(checkpoint, variables, layers=(), prefix="", optional=None, remedy=""):
     """Makes variables start with the values of a checkpoint, and reports what was found.
 
     To be called while the graph is built, in every replica.
@@ -110,6 +110,7 @@ def restore(checkpoint, variables, layers=(), prefix="", optional=None):
       prefix: what the graph puts before the names of the checkpoint, e.g. "teacher/".
       optional: function of a name: whether the variable may be absent from the checkpoint, and then starts
         fresh; None: any may, as long as one is found.
+      remedy: what to do when one that may not be is absent, for the message.
 
     Raises:
       UserError: nothing fits, a variable that must be there is not (those of chosen `layers` must), or a shape
@@ -120,7 +121,7 @@ def restore(checkpoint, variables, layers=(), prefix="", optional=None):
     found = {name: variable for name, variable in wanted.items() if name in stored}
     fresh = sorted(set(wanted) - set(found))
     _check(checkpoint, stored, found, [
-        name for name in fresh if optional and not optional(name) or layers and LAYER.search(name)])
+        name for name in fresh if optional and not optional(name) or layers and LAYER.search(name)], remedy)
     tf.train.init_from_checkpoint(checkpoint, {name: name_of(variable) for name, variable in found.items()})
     if tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group) in (0, None):
         print(describe(checkpoint, stored, wanted, fresh, layers), flush=True)
@@ -136,11 +137,11 @@ def _source_name(name, layers):
                      name) if layers else name
 
 
-def _check(checkpoint, stored, found, missing):
+def _check(checkpoint, stored, found, missing, remedy):
     if missing:
-        raise UserError("%s: %s is not in the checkpoint%s" % (
+        raise UserError("%s: %s is not in the checkpoint%s%s" % (
             checkpoint, missing[0], ", nor are %d other variables of the model" % (len(missing) - 1)
-            if len(missing) > 1 else ""))
+            if len(missing) > 1 else "", remedy and "; " + remedy))
     if not found:
         raise UserError("%s: none of its %d variables is one of the model's; it starts with %s"
                         % (checkpoint, len(stored), ", ".join(sorted(stored)[:3])))

@@ -14,14 +14,15 @@ from distill import terms
 from distill import theseus
 from distill.teacher import build_teacher
 from tasks.encoders import build_encoder
-from tasks.model_fn import start_from, training_spec
+from tasks.model_fn import over_encoder, start_from, training_spec
 
 # config: the student's, as from `encoders.read_config`; teacher: Teacher; task: MaskedLm or Classification;
 # layer_map: list of (student layer, teacher layer), counted from 1; weights: dict of what a term is logged as -> how
 # much it counts, see `terms.instances`, 0 leaves it out; temperature: T, above 0.
+# freeze_encoder: whether the student is trained over its encoder alone.
 # One update with "text_similarity" must be one part, see `relations`.
-Distillation = collections.namedtuple("Distillation", "config teacher task layer_map weights temperature",
-                                      defaults=(1.0,))
+Distillation = collections.namedtuple("Distillation", "config teacher task layer_map weights temperature "
+                                                      "freeze_encoder", defaults=(1.0, False))
 
 
 def distillation_model_fn(distillation, schedule, init=None, progress=None, trains=None, weights=None,
@@ -41,8 +42,10 @@ def distillation_model_fn(distillation, schedule, init=None, progress=None, trai
             probability = theseus.probability_at(tf.train.get_or_create_global_step(), schedule, replacing_base)
         built = build_terms(distillation, features, True, init, probability)
         counting = distillation.weights if weights is None else weights
+        frozen = distillation.freeze_encoder
         return training_spec([term._replace(weight=counting[term.name]) for term in built if counting.get(term.name)],
-                             schedule, progress, trains, tf.trainable_variables())
+                             schedule, progress, over_encoder(trains) if frozen else trains,
+                             None if frozen else tf.trainable_variables())
 
     return model_fn
 
@@ -57,7 +60,7 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
       init: Init, where the student starts; None: fresh.
       replacing_probability: p of `theseus`, for a student among its teacher's layers; None: it stands alone.
     """
-    config, teacher, task, layer_map, weights, temperature = distillation
+    config, teacher, task, layer_map, weights, temperature, frozen = distillation
     replacing = replacing_probability is not None
     taught = None
     if replacing or terms.of_teacher(layer_map, weights):
@@ -68,8 +71,8 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
         student = theseus.MixedModel(taught.encoder, replacing_probability, config, is_training, features["input_ids"],
                                      features["input_mask"], features["segment_ids"])
     else:
-        student = build_encoder(config, is_training, features)
+        student = build_encoder(config, is_training and not frozen, features)
     logits = task.logits(student, config, features, is_training=is_training)
     if init:
-        start_from(init, task)
+        start_from(init, task, frozen)
     return terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)

@@ -52,12 +52,15 @@ def read(values, teacher, model):
     for name in terms.WHOLE_UPDATE:
         if getattr(values, name + "_weight"):
             _check_one_part(values, "--%s_weight=%g" % (name, getattr(values, name + "_weight")))
+    if values.freeze_encoder:
+        _check_frozen(pairs, weights)
     stages = _read_stages(values, weights, pairs)
     if any(stage.replacing for stage in stages):
         theseus.check(model.config, teacher.config, model.init is not None, teacher.checkpoint)
 
     def make_plans(task, files_):
-        distillation = Distillation(model.config, teacher, task, pairs, weights, values.temperature)
+        distillation = Distillation(model.config, teacher, task, pairs, weights, values.temperature,
+                                    bool(values.freeze_encoder))
         return [_plan(values, stage, distillation, model, files_) for stage in stages]
 
     return make_plans
@@ -122,6 +125,16 @@ def _check_one_part(values, flag):
     if runtime.cluster():
         raise UserError("%s: compares all texts of an update, and several machines (TF_CONFIG) cut it into parts; "
                         "leave it out" % flag)
+
+
+def _check_frozen(pairs, weights):
+    """Raises UserError where a term would teach the student's encoder, which is frozen."""
+    asked = [name for name, kind in terms.TERMS.items() if kind.group in ("embedding", "states")
+             and any(weights[logged] for logged, _ in terms.instances(name, pairs))]
+    if asked:
+        zeros = ["--%s=0" % ("hidden_weights" if name == "hidden" else name + "_weight") for name in asked]
+        raise UserError("--freeze_encoder: the student's states stay as they are, and %s teach%s them; %s goes "
+                        "with it" % (" and ".join(asked), "" if len(asked) > 1 else "es", " ".join(zeros)))
 
 
 def _hidden_weights(texts, pairs):

@@ -10,8 +10,9 @@ from tasks.encoders import build_encoder
 SCOPE = "teacher"
 
 # config: as from `encoders.read_config`; checkpoint: its prefix; layers: which of the checkpoint's layers, () for all;
-# others: further checkpoints of such a model, whose outputs are averaged with those of the first.
-Teacher = collections.namedtuple("Teacher", "config checkpoint layers others", defaults=((),))
+# head: of a classifier, one of `heads.HEADS`, None for the task's; others: further checkpoints of such a model, whose
+# outputs are averaged with those of the first.
+Teacher = collections.namedtuple("Teacher", "config checkpoint layers head others", defaults=(None, ()))
 
 # embedding: [B, S, D]; hidden: list of [B, S, D]; logits: rows of the task, or None; attention: list of
 # [B, A, S, S] before the softmax, or None; encoder: the model itself, None of several.
@@ -45,6 +46,7 @@ def build_teacher(teacher, task, features, with_logits, with_attention=False):
 
 
 def _build_one(teacher, checkpoint, scope, task, features, with_logits, with_attention):
+    task = task.with_head(teacher.head) if teacher.head else task
     with checkpoints.frozen_scope(scope):
         encoder = build_encoder(teacher.config, False, features)
         logits = task.logits(encoder, teacher.config, features) if with_logits else None

@@ -2,8 +2,8 @@
 
 Signatures: `serving_default` takes token ids, `examples:serving_default` serialized tf.Examples with the same
 features; both answer `probabilities` and `logits`. vocab.txt, labels.txt, config.json, text.json (how text
-becomes ids), origin.json (which checkpoint it is) and, where a text may have several labels, thresholds.json
-are in `assets.extra`.
+becomes ids, and which head), origin.json (which checkpoint it is) and, where a text may have several labels,
+thresholds.json are in `assets.extra`.
 """
 
 import dataclasses

@@ -1,13 +1,16 @@
 """Text classification: one class for each text, or any number of them.
 
-Letters: B batch, H width, C classes, N texts of a set.
+Letters: B batch, F width of a text's vector, C classes, N texts of a set.
 """
+
+import copy
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from bert import records
 from bert.randomness import dropout, new_variable, normal
+from tasks import heads
 from training import metrics
 from training.command import UserError
 
@@ -20,29 +23,37 @@ class Classification:
     name = "classification"
     feature_names = records.CLASSIFICATION_FEATURES
     row_total = "total_examples"  # the total that counts rows of logits
-    label_variables = ("output_weights", "output_bias")  # fit these classes and no others
+    label_variables = ("output_weights", "output_bias", "head/")  # names begin so; fit one head and its classes
     figures_to_select = {"accuracy": max, "macro_f1": max, "loss": min}
 
-    def __init__(self, labels, class_weights=None, label_smoothing=0.0):
+    def __init__(self, labels, class_weights=None, label_smoothing=0.0, head="pooled"):
         """Args:
           labels: `text_files.Labels`; with a separator, a text may have any number of classes.
           class_weights: C floats, see `balanced_weights`; None: all 1.
           label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al.
             2016, eq. 4), in [0, 1); of several independent classes, over yes and no.
+          head: what makes one vector of a text, one of `heads.HEADS`.
         """
         self.label_names = labels.names
         self.independent_classes = labels.separator is not None
         self._class_weights = [1.0] * len(labels.names) if class_weights is None else class_weights
         self._label_smoothing = label_smoothing
+        self.head = head
+
+    def with_head(self, head):
+        """The same task for a model with another head, as a teacher may have one."""
+        other = copy.copy(self)
+        other.head = head
+        return other
 
     def logits(self, encoder, config, features, is_training=False):
-        """float32 [B, C], a row for each text; variables are named as in Google's run_classifier."""
-        del features
-        pooled = dropout(encoder.get_pooled_output(), config.classifier_dropout_prob if is_training else 0.0,
-                         "classifier")
-        kernel = new_variable("output_weights", [len(self.label_names), config.hidden_size], normal(0.02))
+        """float32 [B, C], a row for each text; the class layer is named as in Google's run_classifier."""
+        vector = dropout(heads.text_vector(self.head, encoder, features["input_mask"]),
+                         config.classifier_dropout_prob if is_training else 0.0, "classifier")
+        width = vector.shape.as_list()[-1]
+        kernel = new_variable("output_weights", [len(self.label_names), width], normal(0.02))
         bias = tf.get_variable("output_bias", [len(self.label_names)], initializer=tf.zeros_initializer())
-        return tf.nn.bias_add(tf.matmul(pooled, kernel, transpose_b=True), bias)
+        return tf.nn.bias_add(tf.matmul(vector, kernel, transpose_b=True), bias)
 
     def loss(self, logits, features):
         """Weighted cross-entropy with the labels; texts without a label do not count.

@@ -4,6 +4,7 @@ Functions here take a command's flags as `values`, an object with an attribute f
 """
 
 import collections
+import functools
 import os
 
 import tensorflow.compat.v1 as tf
@@ -12,6 +13,7 @@ from tasks import runs
 from tasks import text_settings
 from tasks.classification import Classification, balanced_weights
 from tasks.classification_data import Split, choose_splits, prepare_records
+from tasks.model_fn import task_model_fn
 from tasks.text_files import labels_from_data, labels_from_file
 from training import files
 from training import metrics
@@ -23,21 +25,24 @@ from training.command import UserError
 Data = collections.namedtuple("Data", "splits labels text featurizer")
 
 
-def open_data(values, model_files, vocab_file):
+def open_data(values, model_files, vocab_file, head_files=None):
     """Data, labels and text settings from flags, else from the files of a model.
 
     Args:
       values: flags of `training.flags.define_text_flags`.
       model_files: checkpoints.ModelFiles.
       vocab_file: the vocabulary.
+      head_files: the files of the model itself, where `model_files` are its teacher's: a head is its own.
 
     Raises:
       UserError: as `choose_splits`, labels from nowhere, or a tokenizer that is not the model's.
     """
     splits = choose_splits(values.data_dir, values.random_seed) if values.data_dir else None
-    text = text_settings.read(model_files.text_file, {
-        name: getattr(values, name)
-        for name in ("max_seq_length", "truncation", "do_lower_case", "label_separator", "tokenizer")})
+    given = {name: getattr(values, name) for name in (
+        "max_seq_length", "truncation", "do_lower_case", "label_separator", "tokenizer", "head")}
+    if not given["head"] and head_files:
+        given["head"] = text_settings.read(head_files.text_file, {}).head
+    text = text_settings.read(model_files.text_file, given)
     _check_tokenizer(text, model_files)
     separator = text.label_separator or None
     labels_file = values.labels_file or model_files.labels_file
@@ -65,6 +70,9 @@ def check_flags(values):
     for name in ("do_train", "do_eval"):
         if getattr(values, name) and not values.data_dir:
             raise UserError("--data_dir: --%s needs it" % name)
+    if values.do_train and values.freeze_encoder and not values.init_checkpoint:
+        raise UserError("--freeze_encoder: needs --init_checkpoint, a trained encoder; random vectors teach a head "
+                        "nothing")
     if values.do_predict and not (values.predict_file or values.data_dir):
         raise UserError("--predict_file: --do_predict needs it, where there is no --data_dir")
     if values.predict_file and not os.path.exists(values.predict_file):
@@ -94,15 +102,20 @@ def train(values, model, data, unlabeled_files=(), make_plans=None, more_setting
     more_records = [records_of(values, data, split, labelled=False) for split in unlabeled]
     task = make_task(values, data, train_records)
     labelled_files, more_files = [train_records.path], [made.path for made in more_records]
-    plans = make_plans and make_plans(task, labelled_files, more_files, [select_records.path])
+    if make_plans:
+        plans = make_plans(task, labelled_files, more_files, [select_records.path])
+    else:
+        plans = [runs.plain_plan(values, functools.partial(
+            task_model_fn, model.config, task, freeze_encoder=values.freeze_encoder))]
     runs.train(values, run, _keep_head_of_same_labels(model, data), task, labelled_files + more_files,
                [select_records.path], plans, run_folder_contents(data))
 
 
 def _keep_head_of_same_labels(model, data):
-    """The Model, starting with the checkpoint's classes too where they are those of the data."""
+    """The Model, starting with the checkpoint's head too where kind and classes are those asked for."""
     labels_file = model.files.labels_file
-    same = bool(labels_file) and files.read_lines(labels_file) == data.labels.names
+    same = bool(labels_file) and files.read_lines(labels_file) == data.labels.names and (
+        text_settings.read(model.files.text_file, {}).head == data.text.head)
     return model._replace(init=model.init and model.init._replace(same_labels=same))
 
 
@@ -119,7 +132,7 @@ def make_task(values, data, train_records=None):
     if values.class_weights == "balanced" and train_records:
         weights = balanced_weights(train_records.counts["labels"], train_records.counts["texts"],
                                    data.labels.separator is not None, train_records.source)
-    return Classification(data.labels, weights, values.label_smoothing)
+    return Classification(data.labels, weights, values.label_smoothing, data.text.head)
 
 
 def run_folder_contents(data):
@@ -136,12 +149,15 @@ def best_model(values, task):
        None for one class a text).
 
     Raises:
-      UserError: its classes are not those of the task.
+      UserError: its classes or its head are not those of the task.
     """
     found = runs.best_model(values)
     if found.labels_file and files.read_lines(found.labels_file) != task.label_names:
         raise UserError("%s: the labels of the model, and here others are asked for: %s; leave --labels_file "
                         "away" % (found.labels_file, ", ".join(task.label_names)))
+    head = text_settings.read(found.text_file, {}).head
+    if found.text_file and head != task.head:
+        raise UserError("--head=%s: the model's is %s (%s); leave --head away" % (task.head, head, found.text_file))
     shape = dict(tf.train.list_variables(found.checkpoint)).get("output_bias")
     if shape != [len(task.label_names)]:
         raise UserError("%s: %s in it, and %d labels (%s) are asked for; --do_train makes one" % (

@@ -9,6 +9,8 @@ from student.modeling import BiLstmConfig, BiLstmModel
 from training.command import UserError
 from training.files import read_json
 
+SCOPES = ("bert/", "electra/", "student/")  # names of encoders' variables begin so, of no others
+
 KINDS = {"bert": (BertConfig, BertModel), "albert": (AlbertConfig, AlbertModel),
          "electra": (ElectraConfig, ElectraModel), "bilstm": (BiLstmConfig, BiLstmModel)}
 
@@ -55,6 +57,11 @@ def build_encoder(config, is_training, features):
     """
     return KINDS[config.model_type][1](
         config, is_training, features["input_ids"], features["input_mask"], features["segment_ids"])
+
+
+def in_encoder(name):
+    """Whether the variable of that name is an encoder's, of any kind."""
+    return name.startswith(SCOPES)
 
 
 def cut_layers(config, layers, source):

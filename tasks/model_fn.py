@@ -6,17 +6,17 @@ import tensorflow.compat.v1 as tf
 
 from bert import checkpoints
 from bert.optimization import create_train_op
-from tasks.encoders import build_encoder
+from tasks.encoders import build_encoder, in_encoder
 
 # A part of the loss: `weight` * `sum` / `total`, where `total` counts over the whole update.
 Term = collections.namedtuple("Term", "name weight sum total")
 
 # Where a model starts. checkpoint: prefix; layers: which of its layers, see `checkpoints.restore`;
-# same_labels: whether its classes are this model's, so that `task.label_variables` are restored too.
+# same_labels: whether its classes are this model's, and its head, so that `task.label_variables` are restored too.
 Init = collections.namedtuple("Init", "checkpoint layers same_labels")
 
 
-def task_model_fn(config, task, schedule=None, init=None, progress=None, trains=None):
+def task_model_fn(config, task, schedule=None, init=None, progress=None, trains=None, freeze_encoder=False):
     """A model_fn that trains, or predicts `task.outputs`.
 
     Args:
@@ -26,25 +26,40 @@ def task_model_fn(config, task, schedule=None, init=None, progress=None, trains=
       init: Init, where training starts; None: fresh, or the Estimator's own checkpoint.
       progress: function of (terms, scalars) -> hook that shows them, see `hooks.ProgressHook`; None: silence.
       trains: function of a variable's name: whether it is trained; None: every one is.
+      freeze_encoder: train what is over the encoder alone; the encoder has no dropout then.
     """
     def model_fn(features, mode):
         is_training = mode == tf.estimator.ModeKeys.TRAIN
-        encoder = build_encoder(config, is_training, features)
+        encoder = build_encoder(config, is_training and not freeze_encoder, features)
         logits = task.logits(encoder, config, features, is_training)
         if not is_training:
             return prediction_spec(task, logits, features)
         if init:
-            start_from(init, task)
-        return training_spec([Term("loss", 1.0, *task.loss(logits, features))], schedule, progress, trains)
+            start_from(init, task, freeze_encoder)
+        return training_spec([Term("loss", 1.0, *task.loss(logits, features))], schedule, progress,
+                             over_encoder(trains) if freeze_encoder else trains)
 
     return model_fn
 
 
-def start_from(init, task):
-    """Restores the model as `init` says; called when the model is built, and nothing else yet."""
+def over_encoder(trains=None):
+    """`trains` of what is not of the encoder: function of a variable's name -> bool."""
+    return lambda name: not in_encoder(name) and (trains is None or trains(name))
+
+
+def start_from(init, task, freeze_encoder=False):
+    """Restores the model as `init` says; called when the model is built, and nothing else yet.
+
+    Raises:
+      UserError: as `checkpoints.restore`; of an encoder that is frozen nothing may be absent.
+    """
     variables = [variable for variable in tf.trainable_variables()
-                 if init.same_labels or checkpoints.name_of(variable) not in task.label_variables]
-    checkpoints.restore(init.checkpoint, variables, init.layers)
+                 if init.same_labels or not checkpoints.name_of(variable).startswith(task.label_variables)]
+    if freeze_encoder:
+        checkpoints.restore(init.checkpoint, variables, init.layers, optional=lambda name: not in_encoder(name),
+                            remedy="--freeze_encoder would keep it random: leave that out, or try another --head")
+    else:
+        checkpoints.restore(init.checkpoint, variables, init.layers)
 
 
 def prediction_spec(task, logits, features):

@@ -248,6 +248,11 @@ def open_run(values, model, more_settings):
     return Run(strategy, devices, settings)
 
 
+def plain_plan(values, make_model_fn):
+    """The Plan of a run of one stage; make_model_fn: as in Plan."""
+    return Plan("training", make_model_fn, patience=values.early_stopping)
+
+
 def train(values, run, model, task, train_files, select_files, plans=None, contents=None, rules=None):
     """Trains to the end, or goes on where the run was stopped.
 
@@ -265,8 +270,7 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
       contents: dict of name -> text; files of the run folder beside config.json and vocab.txt.
       rules: `masking.Rules`, for records without masks.
     """
-    plans = plans or [Plan("training", functools.partial(task_model_fn, model.config, task),
-                           patience=values.early_stopping)]
+    plans = plans or [plain_plan(values, functools.partial(task_model_fn, model.config, task))]
     if len(plans) > 1 and runtime.cluster():
         raise UserError("--strategy=%s: not with several machines (TF_CONFIG); one stage can be trained there" % (
             values.strategy))

@@ -1,10 +1,14 @@
-"""How a classifier's texts become token ids: `text.json` of a run folder and of an export."""
+"""What a classifier does with a text: `text.json` of a run folder and of an export.
+
+How it becomes token ids, and which head makes one vector of the encoder's.
+"""
 
 import dataclasses
 
 from bert.tokenization import FullTokenizer
 from bert.word_tokenization import WordTokenizer
 from tasks.classification_data import Featurizer, TRUNCATIONS
+from tasks.heads import HEADS
 from training import config as configs
 from training.command import UserError
 
@@ -14,12 +18,13 @@ TOKENIZERS = {"wordpiece": FullTokenizer, "words": WordTokenizer}
 
 @dataclasses.dataclass(frozen=True)
 class TextSettings:
-    """`label_separator` "": a text has one label; else what stands between several."""
+    """`label_separator` "": a text has one label; else what stands between several. `head`: one of `heads.HEADS`."""
     max_seq_length: int = 128
     truncation: str = "head"
     do_lower_case: bool = True
     label_separator: str = ""
     tokenizer: str = "wordpiece"
+    head: str = "pooled"
 
     def __post_init__(self):
         if self.max_seq_length < 3:
@@ -29,6 +34,8 @@ class TextSettings:
             raise ValueError("'truncation' must be one of %s, found %r" % (", ".join(TRUNCATIONS), self.truncation))
         if self.tokenizer not in TOKENIZERS:
             raise ValueError("'tokenizer' must be one of %s, found %r" % (", ".join(TOKENIZERS), self.tokenizer))
+        if self.head not in HEADS:
+            raise ValueError("'head' must be one of %s, found %r" % (", ".join(HEADS), self.head))
 
 
 def read(path, overrides, flags_source="the flags"):
@@ -49,9 +56,11 @@ def read(path, overrides, flags_source="the flags"):
 def as_dict(settings):
     """The settings as they are stored: dict of field -> value."""
     values = dataclasses.asdict(settings)
-    # So a run or an export that was made when there was one tokenizer stays the same.
+    # So a run or an export that was made when there was no other choice stays the same.
     if settings.tokenizer == TextSettings.tokenizer:
         del values["tokenizer"]
+    if settings.head == TextSettings.head:
+        del values["head"]
     return values
 
 

@@ -100,6 +100,15 @@ def student_classifier(world, forks, teacher_classifier, student):
 
 
 @pytest.fixture(scope="session")
+def frozen_classifier(world, forks, student_classifier):
+    """The distilled BiLSTM as it is, under a new head of convolutions."""
+    return step(forks.run, world, "frozen_classifier", "run_classifier.py", "--data_dir=" + world.task,
+                "--init_checkpoint=" + student_classifier.folder, "--head=cnn", "--freeze_encoder", "--do_train",
+                "--do_eval", "--do_predict", "--do_export", "--num_train_steps=30", "--save_checkpoints_steps=30",
+                "--learning_rate=1e-2")
+
+
+@pytest.fixture(scope="session")
 def several_classifier(world, forks):
     """A BiLSTM, trained on texts that may have several labels."""
     return step(forks.run, world, "several_classifier", "run_classifier.py", "--data_dir=" + world.several,

@@ -8,6 +8,7 @@ from bert.word_tokenization import WordTokenizer
 from serving.predictor import Predictor
 from tests import tiny
 from tests.commands import read
+from tests.graphs import weights_in
 from tests.test_run_pretraining import NOISE
 
 
@@ -209,6 +210,44 @@ def test_a_trained_model_reads_no_other_tokens(teacher_classifier, world, forks)
     assert read(teacher_classifier.folder, "predictions.tsv") == before
 
 
+def best(folder):
+    return weights_in(os.path.join(folder, "best", "model.ckpt"))
+
+
+def test_a_head_learns_over_a_frozen_encoder_whose_every_bit_stays(frozen_classifier, student_classifier):
+    before, after = best(student_classifier.folder), best(frozen_classifier.folder)
+    kept = [name for name in before if name.startswith("student/")]
+    assert len(kept) == 9 and all(np.array_equal(before[name], after[name]) for name in kept)
+    assert json.loads(read(frozen_classifier.folder, "eval.json"))["accuracy"] > 0.6
+
+
+def test_a_head_is_found_again_in_the_run_folder_and_in_the_export(frozen_classifier, world, copied, forks):
+    labels, probabilities = predictions(frozen_classifier.folder)
+    found = predict(forks, copied(frozen_classifier), "--data_dir=" + world.task)
+    assert found[0] == labels
+    np.testing.assert_allclose(found[1], probabilities, atol=2e-6)
+    served = Predictor(os.path.join(frozen_classifier.folder, "export")).predict(
+        [row[1] for row in rows(world.task, "test.tsv")])
+    assert [prediction.label for prediction in served] == labels
+    np.testing.assert_allclose([prediction.probabilities for prediction in served], probabilities, atol=1e-5)
+
+
+def test_another_head_than_the_models_is_refused_where_nothing_is_trained(frozen_classifier, forks, world):
+    result = forks.run("run_classifier.py", "--output_dir=" + frozen_classifier.folder, "--do_eval",
+                       "--data_dir=" + world.task, "--head=attention")
+    assert result.code == 1 and len(result.err.splitlines()) == 1
+    assert "--head=attention: the model's is cnn (" in result.err and "leave --head away" in result.err
+
+
+def test_a_head_goes_on_learning_from_where_it_was_with_its_encoder(frozen_classifier, world, forks, tmp_path):
+    folder = str(tmp_path / "run")
+    result = forks.run("run_classifier.py", "--data_dir=" + world.task, "--output_dir=" + folder, "--do_train",
+                       "--init_checkpoint=" + frozen_classifier.folder, "--num_train_steps=1", "--learning_rate=0")
+    assert result.code == 0, result.err
+    before, after = best(frozen_classifier.folder), best(folder)
+    assert all(np.array_equal(before[name], after[name]) for name in before if name != "global_step")
+
+
 REFUSED = {
     "nothing to do": (["--nodo_train"], "--do_train, --do_eval, --do_predict or --do_export"),
     "no data": (["--data_dir="], "--data_dir: --do_train needs it"),
@@ -221,6 +260,8 @@ REFUSED = {
     "too few tokens": (["--max_seq_length=2"], "'max_seq_length' must be at least 3"),
     "a misspelt value": (["--truncation=middle"], "flag --truncation=middle: value should be one of"),
     "another tokenizer": (["--tokenizer=bpe"], "flag --tokenizer=bpe: value should be one of <wordpiece|words>"),
+    "an unknown head": (["--head=mean"], "flag --head=mean: value should be one of"),
+    "random vectors": (["--freeze_encoder"], "--freeze_encoder: needs --init_checkpoint"),
     "an unknown flag": (["--max_seq_len=3"], "Unknown command line flag 'max_seq_len'. Did you mean"),
     "missing GPUs": (["--num_gpus=64"], "--num_gpus=64: "),
     "replicas": (["--train_batch_size=15", "--num_cpu_replicas=2"],

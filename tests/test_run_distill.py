@@ -99,6 +99,23 @@ def test_a_finished_distillation_given_again_says_so_and_changes_nothing(
         name: content for name, (content, _) in after.items()}
 
 
+def test_the_teachers_head_is_the_teachers_and_the_students_its_own(distil_on_task, frozen_classifier):
+    folder, result = distil_on_task("--teacher_checkpoint=" + frozen_classifier.folder, "--layer_map=1:1,2:2")
+    assert result.code == 0, result.err
+    assert not [name for name in best(folder) if name.startswith("head/")]
+    assert "head" not in json.loads(read(folder, "text.json"))
+
+
+def test_a_head_over_a_frozen_student_learns_the_teachers_answers(distil_on_task, student):
+    folder, result = distil_on_task("--init_checkpoint=" + student.folder, "--freeze_encoder", "--head=attention",
+                                    "--embedding_weight=0", "--hidden_weights=0", "--do_eval")
+    assert result.code == 0, result.err
+    assert terms(result) == ["loss", "prediction", "label"]
+    before, after = best(student.folder), best(folder)
+    assert all((after[name] == before[name]).all() for name in before if name.startswith("student/"))
+    assert "head/attention/context" in after
+
+
 def test_a_weight_of_0_switches_its_term_off(distil):
     folder, result = distil("--embedding_weight=0", "--hidden_weights=0,1", "--layer_map=1:1,2:3")
     assert result.code == 0, result.err
@@ -182,6 +199,7 @@ REFUSED_ON_CORPUS = {
     "all weights 0": (["--embedding_weight=0", "--hidden_weights=0", "--prediction_weight=0"], "all are 0"),
     "labelled texts": (["--data_dir=/data"], "--data_dir=/data: not for --task=masked_lm"),
     "words": (["--tokenizer=words"], "--tokenizer=words: not for --task=masked_lm"),
+    "a head": (["--head=cnn"], "--head=cnn: not for --task=masked_lm"),
     "an export": (["--do_export"], "--do_export=True: not for --task=masked_lm"),
     "a figure of the other task": (["--select_by=accuracy"],
                                    "--select_by=accuracy: must be one of masked_lm_loss"),
@@ -212,6 +230,10 @@ REFUSED_ON_TASK = {
                                 "--labels_file={labels}: not the classes of the teacher"),
     "several labels": (["--label_separator=,"], "--label_separator=,: the teacher"),
     "other tokens than the teacher's": (["--tokenizer=words"], "was trained with --tokenizer=wordpiece; leave"),
+    "a frozen encoder that is taught": (
+        ["--freeze_encoder", "--init_checkpoint={pretrained}", "--cosine_weight=1"],
+        "stay as they are, and embedding and hidden and cosine teach them; --embedding_weight=0 --hidden_weights=0 "
+        "--cosine_weight=0 goes with it"),
     "texts too long": (["--max_seq_length=64"], "--max_seq_length: the model takes 32 tokens"),
     "a layer beyond the teacher": (["--layer_map=1:1,2:7"], "layer 7 does not exist"),
     "replicas": (["--train_batch_size=15", "--num_cpu_replicas=2"],

@@ -20,8 +20,8 @@ MASKING_FLAGS = {
 
 # Those of `define_text_flags`.
 TEXT_FLAGS = (
-    "data_dir", "max_seq_length", "truncation", "do_lower_case", "tokenizer", "labels_file",
-    "label_separator", "class_weights", "label_smoothing", "errors", "do_predict", "predict_file", "do_export",
+    "data_dir", "max_seq_length", "truncation", "do_lower_case", "tokenizer", "labels_file", "label_separator",
+    "class_weights", "label_smoothing", "head", "freeze_encoder", "errors", "do_predict", "predict_file", "do_export",
     "export_dir")
 
 
@@ -165,6 +165,16 @@ def define_text_flags(settings_of="--init_checkpoint"):
     flags.DEFINE_float(
         "label_smoothing", 0.0, "Share of the target spread over all labels.",
         lower_bound=0.0, upper_bound=0.99)
+    flags.DEFINE_enum(
+        "head", None, ["pooled", "cnn", "attention"],
+        "What makes one vector of a text: the encoder's own (of [CLS], or the last state), or a network over its "
+        "sequence of vectors: convolutions with a maximum over time, or attention. Default: that of "
+        "--init_checkpoint, else pooled.")
+    # None, not False: a run that was begun before there was the flag goes on.
+    flags.DEFINE_bool(
+        "freeze_encoder", None,
+        "Train the head alone: the encoder of --init_checkpoint stays as it is, without dropout. Over a BERT, a head "
+        "needs a higher --learning_rate, such as 1e-3.")
     flags.DEFINE_enum(
         "errors", "stop", ["stop", "skip"],
         "At a row that cannot be used: stop and name it, or skip it and count.")

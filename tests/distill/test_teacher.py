@@ -56,7 +56,7 @@ def test_several_teachers_are_their_mean(tmp_path):
     saved = [batches.save_model(tmp_path / ("%d.ckpt" % number), config, TASK, scale=0.2 + 0.1 * number)[0]
              for number in range(3)]
     alone = [run(Teacher(config, checkpoint, ())) for checkpoint in saved]
-    together = run(Teacher(config, saved[0], (), tuple(saved[1:])))
+    together = run(Teacher(config, saved[0], (), others=tuple(saved[1:])))
     for place in range(3):  # embedding, hidden, logits
         np.testing.assert_allclose(
             together[place], np.mean([outputs[place] for outputs in alone], axis=0), atol=1e-6)

@@ -17,7 +17,7 @@ def path(tmp_path):
 
 
 NOTHING = {"max_seq_length": None, "truncation": None, "do_lower_case": None, "label_separator": None,
-           "tokenizer": None}
+           "tokenizer": None, "head": None}
 
 
 def test_without_a_file_the_defaults_hold():
@@ -30,7 +30,7 @@ def test_the_models_settings_hold_where_no_flag_is_given(path):
 
 @pytest.mark.parametrize("name, value", [
     ("max_seq_length", 3), ("truncation", "head_tail"), ("do_lower_case", True), ("label_separator", ""),
-    ("tokenizer", "words")])
+    ("tokenizer", "words"), ("head", "cnn")])
 def test_a_flag_overrides_its_own_setting_alone(name, value, path):
     found = text_settings.read(path, dict(NOTHING, **{name: value}))
     expected = dict(max_seq_length=40, truncation="tail", do_lower_case=False, label_separator=",")
@@ -40,7 +40,8 @@ def test_a_flag_overrides_its_own_setting_alone(name, value, path):
 @pytest.mark.parametrize("overrides, message", [
     ({"max_seq_length": 2}, "the flags: 'max_seq_length' must be at least 3, for [CLS], a token and [SEP], found 2"),
     ({"truncation": "middle"}, "the flags: 'truncation' must be one of head, tail, head_tail, found 'middle'"),
-    ({"tokenizer": "bpe"}, "the flags: 'tokenizer' must be one of wordpiece, words, found 'bpe'")])
+    ({"tokenizer": "bpe"}, "the flags: 'tokenizer' must be one of wordpiece, words, found 'bpe'"),
+    ({"head": "mean"}, "the flags: 'head' must be one of pooled, cnn, attention, found 'mean'")])
 def test_a_wrong_flag_is_an_error(overrides, message, path):
     with pytest.raises(UserError) as error:
         text_settings.read(path, overrides)
@@ -58,15 +59,16 @@ def test_a_wrong_file_is_an_error_that_names_it(values, message, path):
     assert str(error.value).startswith("%s: %s" % (path, message))
 
 
-def test_a_folder_without_a_tokenizer_means_wordpiece_and_stays_as_it_is(path):
+def test_a_folder_without_tokenizer_and_head_means_the_usual_ones_and_stays_as_it_is(path):
     found = text_settings.read(path, NOTHING)
-    assert found.tokenizer == "wordpiece"
+    assert (found.tokenizer, found.head) == ("wordpiece", "pooled")
     with open(path) as stream:
         assert text_settings.as_dict(found) == json.load(stream)
 
 
-def test_another_tokenizer_is_stored_and_found_again(path):
-    settings = TextSettings(tokenizer="words")
+@pytest.mark.parametrize("change", [{"tokenizer": "words"}, {"head": "cnn"}], ids=lambda change: next(iter(change)))
+def test_another_tokenizer_or_head_is_stored_and_found_again(change, path):
+    settings = TextSettings(**change)
     files.write_json(path, text_settings.as_dict(settings))
     assert text_settings.read(path, NOTHING) == settings
 
