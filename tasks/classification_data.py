@@ -159,14 +159,18 @@ class Featurizer:
         self._max_seq_length = max_seq_length
         self._truncation = truncation
 
-    def features(self, text_a, text_b=None):
+    def features(self, text_a, text_b=None, mask_token=None):
         """The features of one text or pair.
+
+        Args:
+          text_a, text_b: str; text_b None where there is one text.
+          mask_token: what stands for the token [MASK] in the texts; None: nothing does.
 
         Returns:
           (dict of `records.SEQUENCE` -> list of int [S],
            Counter of "tokens" before truncation, "tokens_cut" away and "tokens_unknown").
         """
-        texts = [self._tokenizer.tokenize(text) for text in (text_a, text_b) if text is not None]
+        texts = [self._tokenize(text, mask_token) for text in (text_a, text_b) if text is not None]
         kept = self._truncate(texts)
         tokens, segment_ids = ["[CLS]"], [0]
         for segment, text in enumerate(kept):
@@ -179,6 +183,12 @@ class Featurizer:
         return {"input_ids": self._tokenizer.convert_tokens_to_ids(tokens),
                 "input_mask": [1] * len(tokens),
                 "segment_ids": segment_ids}, counts
+
+    def _tokenize(self, text, mask_token):
+        if mask_token is None:
+            return self._tokenizer.tokenize(text)
+        first, *others = map(self._tokenizer.tokenize, text.split(mask_token))
+        return sum((["[MASK]"] + tokens for tokens in others), first)
 
     def _truncate(self, texts):
         room = self._max_seq_length - 1 - len(texts)
@@ -296,7 +306,7 @@ class _Work:
     def __call__(self, rows):
         examples, counts = [], collections.Counter(texts=len(rows))
         for row in rows:
-            features, counted = self._featurizer.features(row.text_a, row.text_b)
+            features, counted = self._featurizer.features(row.text_a, row.text_b, row.mask_token)
             features["label_ids"] = self._labels.ids(row.labels)
             examples.append(records.serialize(features))
             counts.update(counted)

@@ -3,6 +3,9 @@
 Formats, by the end of the name, all UTF-8: `.tsv` (header, no quoting), `.csv` (header, RFC 4180),
 `.jsonl` (one object a line), `.txt` (one text a line, no labels). Columns and keys are label, text_a
 and, for pairs, text_b. Blank lines, a byte order mark and Windows line ends do no harm.
+
+An object of a .jsonl file may have the key mask_token too: what stands in its texts for the token [MASK].
+Without it nothing does, and "[MASK]" in a text is brackets and letters like any others.
 """
 
 import collections
@@ -16,10 +19,12 @@ from bert.records import NO_LABEL
 from training.command import UserError
 
 COLUMNS = ("label", "text_a", "text_b")
+KEYS = COLUMNS + ("mask_token",)
 NUL_STAND_IN = "\udc00"  # no byte is read as this one
 
 # line: int, from 1. labels: tuple of str; None where not read. text_b: None where there is one text.
-Row = collections.namedtuple("Row", "line labels text_a text_b")
+# mask_token: what stands for [MASK] in the texts; None: nothing does.
+Row = collections.namedtuple("Row", "line labels text_a text_b mask_token", defaults=[None])
 
 
 class BadRows:
@@ -89,11 +94,11 @@ def _known_labels(path, rows, labels, bad_rows):
 
 def _row(line, fields, labelled, separator):
     """One `Row` from a dict of column -> value, checked."""
-    for name in ("text_a", "text_b"):
+    for name in ("text_a", "text_b", "mask_token"):
         if name in fields and not fields[name].strip():
             raise _BadRow("%s is empty" % name)
     labels = _split_labels(fields["label"], separator) if labelled else None
-    return Row(line, labels, fields["text_a"], fields.get("text_b"))
+    return Row(line, labels, fields["text_a"], fields.get("text_b"), fields.get("mask_token"))
 
 
 def _split_labels(value, separator):
@@ -233,14 +238,14 @@ def _open_jsonl(path, labelled):
         if not isinstance(found, dict):
             raise _BadRow('not an object like {"label": "1", "text_a": "..."}')
         for key in found:
-            if key not in COLUMNS:
+            if key not in KEYS:
                 raise _BadRow('unknown key "%s"; the keys are %s'
-                              % (_shorten(key), ", ".join(COLUMNS)))
+                              % (_shorten(key), ", ".join(KEYS)))
         found = {key: value for key, value in found.items() if value is not None}
         for key in ("label", "text_a") if labelled else ("text_a",):
             if key not in found:
                 raise _BadRow("key %s is missing" % key)
-        for key in {"text_a", "text_b"} & set(found):
+        for key in set(KEYS[1:]) & set(found):
             if not isinstance(found[key], str):
                 raise _BadRow("%s is not a string" % key)
             _check_characters(found[key], key)

@@ -11,6 +11,7 @@ from bert import words
 from bert.encoding import Encoder
 from bert.tokenization import FullTokenizer
 from bert.words import Segmenter
+from bert.words import Tagger
 from tests import peer
 from training.command import UserError
 
@@ -241,3 +242,33 @@ def test_a_missing_user_dictionary_is_named(tmp_path):
 def test_a_folder_is_no_user_dictionary(tmp_path):
     with pytest.raises(UserError, match="Is a directory"):
         Segmenter(str(tmp_path))
+
+
+# ---- parts of speech
+
+@pytest.fixture(scope="module")
+def tagger():
+    return Tagger()
+
+
+def test_words_have_the_tags_of_jieba(tagger):
+    assert tagger.tag("苹果手机，我买了 PVC") == [
+        ("苹果", "n"), ("手机", "n"), ("，", "x"), ("我", "r"), ("买", "v"), ("了", "ul"), (" ", "x"), ("PVC", "eng")]
+
+
+@settings(max_examples=200, deadline=None)
+@given(strategies.text(max_size=40) | strategies.text(alphabet=TEMPTING, max_size=40))
+def test_tagged_words_joined_are_the_text(tagger, text):
+    assert "".join(word for word, _ in tagger.tag(text)) == text
+
+
+def test_words_of_a_user_dictionary_have_their_tags(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("聚氯乙烯管 9 nz\n丙二醇酯\n1,2-二氯乙烷 5 nr\nα-蒎烯\n手机\n", encoding="utf-8")
+    tagged = Tagger(str(path)).tag("聚氯乙烯管和丙二醇酯，1,2-二氯乙烷α-蒎烯手机")
+    assert tagged == [("聚氯乙烯管", "nz"), ("和", "c"), ("丙二醇酯", words.UNTAGGED), ("，", "x"),
+                      ("1,2-二氯乙烷", "nr"), ("α-蒎烯", words.UNTAGGED), ("手机", "n")]
+
+
+def test_a_tagger_finds_where_words_begin_too(encoder, tagger):
+    assert words_in(encoder, tagger, "苹果，手机。") == (["苹|果 ， 手|机 。"], 0)

@@ -198,6 +198,34 @@ def test_pairs_are_cut_where_truncation_says():
     assert features["input_ids"] == [CLS] + ids("defgh") + [SEP] + ids("xy") + [SEP]
 
 
+@pytest.fixture
+def chinese(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[", "]", "mask", "房", "间"]),
+                    encoding="utf-8")
+    return FullTokenizer(str(path))
+
+
+@pytest.mark.parametrize("text, mask_token, tokens", [
+    ("房[MASK]间", None, "房 [ mask ] 间"),
+    ("房[MASK]间", "[MASK]", "房 [MASK] 间"),
+    ("[MASK][MASK]间", "[MASK]", "[MASK] [MASK] 间"),
+    ("房 [MASK]", "[MASK]", "房 [MASK]"),
+    ("[MASK]", "[MASK]", "[MASK]"),
+    ("[MASK]房[[MASK]]", "[[MASK]]", "[ mask ] 房 [MASK]"),
+])
+def test_only_what_a_row_calls_its_mask_token_is_one(chinese, text, mask_token, tokens):
+    features, counts = Featurizer(chinese, 20).features(text, mask_token=mask_token)
+    assert chinese.convert_ids_to_tokens(features["input_ids"]) == ["[CLS]"] + tokens.split() + ["[SEP]"]
+    assert counts["tokens"] == len(tokens.split())
+
+
+def test_both_texts_of_a_pair_may_hold_masks(chinese):
+    features, _ = Featurizer(chinese, 20).features("房[MASK]", "[MASK]间", "[MASK]")
+    assert chinese.convert_ids_to_tokens(features["input_ids"]) == "[CLS] 房 [MASK] [SEP] [MASK] 间 [SEP]".split()
+    assert features["segment_ids"] == [0, 0, 0, 0, 1, 1, 1]
+
+
 def test_settings_that_cannot_be_are_refused():
     assert error_of(Featurizer, Letters(), 2).startswith("--max_seq_length=2: must be at least 3")
     message = error_of(Featurizer, Letters(), 9, "middle")
@@ -231,6 +259,13 @@ def test_records_hold_the_rows_in_their_order(tmp_path, prepare):
                            "rows_left_out": 0, "labels": [1, 2]}
     assert made.describe() == ("train.tsv: 3 texts, 3.0 tokens a text, 22.2% of the text cut away, "
                                "11.11% [UNK], 0 rows left out")
+
+
+def test_records_hold_the_masks_of_rows_that_have_some(tmp_path, prepare, chinese):
+    path = tmp_path / "more.jsonl"
+    path.write_text('{"text_a": "房[MASK]", "mask_token": "[MASK]"}\n{"text_a": "房[MASK]"}\n', encoding="utf-8")
+    made = prepare(Split("more", str(path)), chinese, labelled=False)
+    assert [record["input_ids"] for record in read_records(made.path)] == [[2, 8, 4, 3], [2, 8, 5, 7, 6, 3]]
 
 
 def test_the_input_fn_reads_the_records(tmp_path, prepare):

@@ -52,6 +52,17 @@ def test_every_format_gives_the_same_rows(tmp_path, name, content, lines):
     assert read(write(tmp_path, name, content)) == expected
 
 
+def test_a_json_row_may_say_what_stands_for_a_mask(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"text_a": "房间[MASK]", "mask_token": "[MASK]"}\n{"text_a": "房间[MASK]"}\n')
+    assert list(read_rows(path)) == [Row(1, None, "房间[MASK]", None, "[MASK]"), Row(2, None, "房间[MASK]", None)]
+
+
+@pytest.mark.parametrize("value, problem", [('""', "mask_token is empty"), ("1", "mask_token is not a string")])
+def test_what_cannot_stand_for_a_mask_is_refused(tmp_path, value, problem):
+    message = error_in(tmp_path, "a.jsonl", '{"text_a": "a", "label": "1", "mask_token": %s}\n' % value)
+    assert message == "a.jsonl:1: " + problem + SKIPPABLE
+
+
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
 def test_bom_windows_line_ends_and_blank_lines_do_no_harm(tmp_path, name):
     separator = "\t" if name == "a.tsv" else ","
@@ -110,7 +121,7 @@ def test_texts_are_read_without_labels(tmp_path):
     ("a.jsonl", "{]\n", "a.jsonl:1: not JSON: Expecting property name enclosed in double quotes: "
                         "line 1 column 2 (char 1)"),
     ("a.jsonl", "[1]\n", 'a.jsonl:1: not an object like {"label": "1", "text_a": "..."}'),
-    ("a.jsonl", '{"text": "a"}\n', 'a.jsonl:1: unknown key "text"; the keys are label, text_a, text_b'),
+    ("a.jsonl", '{"text": "a"}\n', 'a.jsonl:1: unknown key "text"; the keys are label, text_a, text_b, mask_token'),
     ("a.jsonl", '{"text_a": "a"}\n', "a.jsonl:1: key label is missing"),
     ("a.jsonl", '{"label": 1, "text_a": null}\n', "a.jsonl:1: key text_a is missing"),
     ("a.jsonl", '{"label": 1, "text_a": 5}\n', "a.jsonl:1: text_a is not a string"),
