@@ -19,6 +19,7 @@ from bert import tfrecord
 from bert.optimization import Schedule
 from bert.tokenization import load_vocab
 from tasks import encoders
+from tasks import word_table
 from tasks.model_fn import Init, task_model_fn
 from training import command
 from training import files
@@ -33,15 +34,15 @@ from training.hooks import ProgressHook
 LEARNING_RATES = {"bert": 5e-5, "albert": 5e-5, "electra": 5e-5, "bilstm": 1e-3}
 
 # config: as from `encoders.read_config`; init: Init or None; files: ModelFiles, where the model starts, whose
-# vocab_file is the one to use.
-Model = collections.namedtuple("Model", "config init files")
+# vocab_file is the one to use; word_table: WordTable it starts with, or None.
+Model = collections.namedtuple("Model", "config init files word_table")
 
 # strategy, devices: as from `runtime.distribution_strategy`; settings: dict, what decides the run's result.
 Run = collections.namedtuple("Run", "strategy devices settings")
 
 
 def open_model(values, config_file,
-               config_flags="--bert_config_file or --student_config_file: one of them is"):
+               config_flags="--bert_config_file or --student_config_file: one of them is", teacher=None):
     """The model a command trains or applies, from its flags and what stands beside its checkpoint.
 
     Its checkpoint is --init_checkpoint; without one, or where nothing is trained, the run folder's own.
@@ -50,9 +51,10 @@ def open_model(values, config_file,
       values: flags of `training.flags.define_model_flags`.
       config_file: JSON of the model, already chosen; None: the one beside the checkpoint.
       config_flags: who could have chosen it, for the message.
+      teacher: as in `word_table.open_word_table`.
 
     Raises:
-      UserError: no configuration or vocabulary, or they do not fit together.
+      UserError: no configuration or vocabulary, or they do not fit together, nor does what --init_embeddings names.
     """
     found = checkpoints.NO_FILES
     if values.init_checkpoint:
@@ -61,7 +63,7 @@ def open_model(values, config_file,
         found = best_model(values)
     elif not values.init_checkpoint:
         found = own_files(values) or found
-    layers = checkpoints.parse_layers(getattr(values, "init_layers", ""))
+    layers = checkpoints.parse_layers(values.init_layers)
     if layers and not values.init_checkpoint:
         raise UserError("--init_layers=%s: needs --init_checkpoint, whose layers are meant"
                         % values.init_layers)
@@ -74,7 +76,21 @@ def open_model(values, config_file,
         raise UserError("--vocab_file: needed (or an --init_checkpoint with a vocab.txt beside it)")
     check_vocabulary(config, config_file, vocab_file)
     init = Init(found.checkpoint, layers, same_labels=False) if values.init_checkpoint else None
-    return Model(config, init, found._replace(config_file=config_file, vocab_file=vocab_file))
+    found = found._replace(config_file=config_file, vocab_file=vocab_file)
+    return Model(config, init, found, _read_word_table(values, config, found, teacher))
+
+
+def _read_word_table(values, config, model_files, teacher):
+    """The WordTable of a run that begins with one."""
+    if not values.init_embeddings:
+        return None
+    if values.init_checkpoint:
+        raise UserError("--init_embeddings=%s: --init_checkpoint is given too, which has a word table; give one of "
+                        "the two" % values.init_embeddings)
+    if not values.do_train or tf.train.latest_checkpoint(values.output_dir):
+        return None
+    return word_table.open_word_table(values.init_embeddings, config, model_files.config_file,
+                                      model_files.vocab_file, values.random_seed, teacher)
 
 
 def own_files(values):
@@ -247,21 +263,33 @@ def train(values, run, model, task, train_files, select_files, make_model_fn=Non
             terms, scalars, schedule.num_train_steps, values.train_batch_size, schedule.num_parts,
             values.log_steps, values.output_dir if runtime.is_chief() else None)
 
-    # A run that goes on has its own checkpoint and does not need the other any more.
-    init = None if tf.train.latest_checkpoint(values.output_dir) else model.init
     make_model_fn = make_model_fn or functools.partial(task_model_fn, model.config, task)
     epoch = -(-num_texts // values.train_batch_size)
     config = runtime.run_config(
         values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=run.strategy,
         devices=run.devices, use_bf16=values.use_bf16)
-    result = loop.train(
-        make_model_fn(schedule, init, progress),
-        lambda start: records.training_input_fn(
-            train_files, task.feature_names, values.train_batch_size, schedule.num_parts, values.random_seed,
-            start, rules),
-        config, schedule.num_train_steps, _selection(values, model, task, select_files, rules))
+    with _start(values, model) as init:
+        result = loop.train(
+            make_model_fn(schedule, init, progress),
+            lambda start: records.training_input_fn(
+                train_files, task.feature_names, values.train_batch_size, schedule.num_parts, values.random_seed,
+                start, rules),
+            config, schedule.num_train_steps, _selection(values, model, task, select_files, rules))
     print("%s: finished at step %d%s" % (
         values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
+
+
+@contextlib.contextmanager
+def _start(values, model):
+    """Yields the Init of a run, or None."""
+    # A run that goes on has its own checkpoint and does not need the other any more.
+    if tf.train.latest_checkpoint(values.output_dir):
+        yield None
+    elif model.word_table:
+        with word_table.as_init(model.word_table) as init:
+            yield init
+    else:
+        yield model.init
 
 
 def _begin(folder, run, model, contents):
