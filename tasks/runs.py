@@ -56,6 +56,9 @@ def open_model(values, config_file,
     Raises:
       UserError: no configuration or vocabulary, or they do not fit together, nor does what --init_embeddings names.
     """
+    if values.init_embeddings and values.init_checkpoint:
+        raise UserError("--init_embeddings=%s: --init_checkpoint is given too, which has a word table; give one of "
+                        "the two" % values.init_embeddings)
     found = checkpoints.NO_FILES
     if values.init_checkpoint:
         found = checkpoints.find_model(values.init_checkpoint, "init_checkpoint")
@@ -82,12 +85,7 @@ def open_model(values, config_file,
 
 def _read_word_table(values, config, model_files, teacher):
     """The WordTable of a run that begins with one."""
-    if not values.init_embeddings:
-        return None
-    if values.init_checkpoint:
-        raise UserError("--init_embeddings=%s: --init_checkpoint is given too, which has a word table; give one of "
-                        "the two" % values.init_embeddings)
-    if not values.do_train or tf.train.latest_checkpoint(values.output_dir):
+    if not values.init_embeddings or not values.do_train or tf.train.latest_checkpoint(values.output_dir):
         return None
     return word_table.open_word_table(values.init_embeddings, config, model_files.config_file,
                                       model_files.vocab_file, values.random_seed, teacher)

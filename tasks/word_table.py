@@ -57,11 +57,12 @@ def _from_file(path, config, config_file, vocab_file, seed):
     vocabulary = load_vocab(vocab_file)
     ids, vectors = word_vectors.read(path, vocabulary)
     reduced = _fit(vectors, config, config_file, path)
-    size = np.sqrt(np.mean(np.square(reduced, dtype=np.float64)))
-    if not size:
+    length = np.sqrt(np.mean(np.sum(np.square(reduced, dtype=np.float64), axis=1)))
+    if not length:
         raise UserError("%s: the vectors of all tokens are 0" % path)
     name, values = _fresh(config, seed)
-    values[ids] = reduced * (config.initializer_range / size)
+    # Of length 1, their products with a normalised state of a masked-LM head have variance 1.
+    values[ids] = reduced / length
     print("%s: %d of %d tokens found, %s" % (path, len(ids), len(vocabulary), _widths(vectors, reduced)), flush=True)
     return WordTable(name, values)
 

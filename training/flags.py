@@ -46,8 +46,9 @@ def define_model_flags(vocabulary_of="--init_checkpoint"):
         "Where the word table starts, in place of --init_checkpoint: a file of word vectors in word2vec's text format "
         "(UTF-8, .gz too). A token takes the vector of the word that is spelled the same, so ##x does not take that of "
         "x; the others start at random. Wider vectors are reduced to the table's width, by principal components "
-        "without taking the mean away, and scaled as the model's random values are ('initializer_range'). In "
-        "run_distill.py also \"teacher\": the teacher's word table, reduced in the same way and not scaled.")
+        "without taking the mean away, and all are scaled to a mean square length of 1: as short as random ones they "
+        "helped a classifier no more than those, longer ones spoil masked-LM's start. In run_distill.py also "
+        "\"teacher\": the teacher's word table, reduced in the same way and not scaled.")
 
 
 def define_config_flags():
