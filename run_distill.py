@@ -204,7 +204,7 @@ def _open_student(values, teacher, teacher_files):
         raise UserError("--vocab_file: needed, no vocab.txt is beside %s" % teacher_files.checkpoint)
     teacher_config = values.bert_config_file or teacher_files.config_file
     runs.check_vocabulary(teacher.config, teacher_config, values.vocab_file)
-    model = runs.open_model(values, values.student_config_file, "--student_config_file:")
+    model = runs.open_model(values, values.student_config_file, "--student_config_file:", teacher)
     if values.init_checkpoint:
         own = checkpoints.find_model(values.init_checkpoint, "init_checkpoint").vocab_file
         if own and files.digest(own) != files.digest(values.vocab_file):

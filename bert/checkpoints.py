@@ -185,15 +185,29 @@ def copy_slim(checkpoint, target):
     Args:
       checkpoint, target: prefixes.
     """
+    write(read_slim(checkpoint), target)
+
+
+def read_slim(checkpoint):
+    """All of a checkpoint but the optimiser slots: dict of name -> array."""
     reader = tf.train.load_checkpoint(checkpoint)
-    names = [name for name in sorted(reader.get_variable_to_shape_map()) if name.rsplit("/", 1)[-1] not in SLOTS]
+    return {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())
+            if name.rsplit("/", 1)[-1] not in SLOTS}
+
+
+def write(values, target):
+    """Writes a checkpoint.
+
+    Args:
+      values: dict of name -> array.
+      target: its prefix.
+    """
     with tf.Graph().as_default(), tf.device("/cpu:0"), tf.Session() as session:
         # Fed, because a graph's constants may not exceed 2 GB.
-        values = {name: reader.get_tensor(name) for name in names}
         places = {name: tf.placeholder(value.dtype, value.shape) for name, value in values.items()}
         variables = {name: tf.Variable(place, name=name) for name, place in places.items()}
         session.run([variable.initializer for variable in variables.values()],
-                    {places[name]: values[name] for name in names})
+                    {places[name]: values[name] for name in values})
         tf.train.Saver(variables).save(session, target, write_meta_graph=False, write_state=False)
 
 

@@ -19,6 +19,7 @@ from bert import tfrecord
 from bert.optimization import Schedule
 from bert.tokenization import load_vocab
 from tasks import encoders
+from tasks import word_table
 from tasks.model_fn import Init, task_model_fn
 from training import command
 from training import files
@@ -33,8 +34,8 @@ from training.hooks import ProgressHook
 LEARNING_RATES = {"bert": 5e-5, "albert": 5e-5, "electra": 5e-5, "bilstm": 1e-3}
 
 # config: as from `encoders.read_config`; init: Init or None; files: ModelFiles, where the model starts, whose
-# vocab_file is the one to use.
-Model = collections.namedtuple("Model", "config init files")
+# vocab_file is the one to use; word_table: WordTable it starts with, or None.
+Model = collections.namedtuple("Model", "config init files word_table")
 
 # A stretch of a run, see `loop.Stage`. make_model_fn: function of (schedule, init, progress, trains) -> model_fn;
 # num_steps: updates, 0 for an even share of what the others leave; learning_rate: 0 for the run's; phases: function of
@@ -48,7 +49,7 @@ Run = collections.namedtuple("Run", "strategy devices settings")
 
 
 def open_model(values, config_file,
-               config_flags="--bert_config_file or --student_config_file: one of them is"):
+               config_flags="--bert_config_file or --student_config_file: one of them is", teacher=None):
     """The model a command trains or applies, from its flags and what stands beside its checkpoint.
 
     Its checkpoint is --init_checkpoint; without one, or where nothing is trained, the run folder's own.
@@ -57,10 +58,14 @@ def open_model(values, config_file,
       values: flags of `training.flags.define_model_flags`.
       config_file: JSON of the model, already chosen; None: the one beside the checkpoint.
       config_flags: who could have chosen it, for the message.
+      teacher: as in `word_table.open_word_table`.
 
     Raises:
-      UserError: no configuration or vocabulary, or they do not fit together.
+      UserError: no configuration or vocabulary, or they do not fit together, nor does what --init_embeddings names.
     """
+    if values.init_embeddings and values.init_checkpoint:
+        raise UserError("--init_embeddings=%s: --init_checkpoint is given too, which has a word table; give one of "
+                        "the two" % values.init_embeddings)
     found = checkpoints.NO_FILES
     if values.init_checkpoint:
         found = checkpoints.find_model(values.init_checkpoint, "init_checkpoint")
@@ -68,7 +73,7 @@ def open_model(values, config_file,
         found = best_model(values)
     elif not values.init_checkpoint:
         found = own_files(values) or found
-    layers = checkpoints.parse_layers(getattr(values, "init_layers", ""))
+    layers = checkpoints.parse_layers(values.init_layers)
     if layers and not values.init_checkpoint:
         raise UserError("--init_layers=%s: needs --init_checkpoint, whose layers are meant"
                         % values.init_layers)
@@ -81,7 +86,16 @@ def open_model(values, config_file,
         raise UserError("--vocab_file: needed (or an --init_checkpoint with a vocab.txt beside it)")
     check_vocabulary(config, config_file, vocab_file)
     init = Init(found.checkpoint, layers, same_labels=False) if values.init_checkpoint else None
-    return Model(config, init, found._replace(config_file=config_file, vocab_file=vocab_file))
+    found = found._replace(config_file=config_file, vocab_file=vocab_file)
+    return Model(config, init, found, _read_word_table(values, config, found, teacher))
+
+
+def _read_word_table(values, config, model_files, teacher):
+    """The WordTable of a run that begins with one."""
+    if not values.init_embeddings or not values.do_train or tf.train.latest_checkpoint(values.output_dir):
+        return None
+    return word_table.open_word_table(values.init_embeddings, config, model_files.config_file,
+                                      model_files.vocab_file, values.random_seed, teacher)
 
 
 def own_files(values):
@@ -280,50 +294,63 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
         ", ".join(run.devices), num_texts, sum(steps), values.train_batch_size,
         " (%s)" % ", ".join("%s %d" % (plan.name, count) for plan, count in zip(plans, steps))
         if len(plans) > 1 else ""), flush=True)
-    stages = []
-    for number, plan in enumerate(plans):
-        stages.append(_stage(values, run, model, task, plan._replace(
-            num_steps=steps[number], files=plan.files or train_files), number, sum(steps[number:]), contents, rules))
-    # An epoch of what all stages read.
     epoch = -(-num_texts // values.train_batch_size)
     config = runtime.run_config(
         values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=run.strategy,
         devices=run.devices, use_bf16=values.use_bf16)
-    result = loop.train(stages, config, _selection(values, model, task, select_files, rules))
+    with _start(values, model) as init:
+        stages = [_stage(values, model.config, task, init, plan._replace(
+            num_steps=steps[number], files=plan.files or train_files), number, sum(steps[number:]),
+            lambda: _begin(values.output_dir, run, model, contents or {}), rules) for number, plan in enumerate(plans)]
+        result = loop.train(stages, config, _selection(values, model, task, select_files, rules))
     print("%s: finished at step %d%s" % (
         values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
 
 
-def _stage(values, run, model, task, plan, number, steps_to_come, contents, rules):
+def _stage(values, config, task, start, plan, number, steps_to_come, begin, rules):
     """The `loop.Stage` of a Plan whose `num_steps` and `files` are known.
 
-    steps_to_come: updates of this stage and those behind it.
+    start: Init of the run, or None; steps_to_come: updates of this stage and those behind it; begin: function that
+    begins the run folder.
     """
     def model_fns(first_step):
-        schedule = read_schedule(values, plan.num_steps, model.config.model_type)
+        schedule = read_schedule(values, plan.num_steps, config.model_type)
         schedule = dataclasses.replace(schedule, first_step=first_step,
                                        learning_rate=plan.learning_rate or schedule.learning_rate)
 
         def progress(terms, scalars):
             if runtime.is_chief():
-                _begin(values.output_dir, run, model, contents or {})
+                begin()
             return ProgressHook(
                 terms, scalars, first_step + steps_to_come, values.train_batch_size, schedule.num_parts,
                 values.log_steps, values.output_dir if runtime.is_chief() else None)
 
-        # A run that goes on has its own checkpoint and does not need the other any more.
-        init = None if tf.train.latest_checkpoint(values.output_dir) else model.init
+        # Later graphs go on from the run's own checkpoint.
+        init = None if tf.train.latest_checkpoint(values.output_dir) else start
         phases = plan.phases(plan.num_steps)
-        ends = [start for start, _ in phases[1:]] + [plan.num_steps]
+        ends = [before for before, _ in phases[1:]] + [plan.num_steps]
         return [(first_step + end, plan.make_model_fn(schedule, None if phase else init, progress, trains))
                 for phase, (end, (_, trains)) in enumerate(zip(ends, phases))]
 
-    def make_input_fn(first_step, start):
+    def make_input_fn(first_step, step):
         return records.training_input_fn(
             plan.files, task.feature_names, values.train_batch_size, values.gradient_accumulation_steps,
-            values.random_seed + number, start - first_step, rules)
+            values.random_seed + number, step - first_step, rules)
 
     return loop.Stage(plan.name, plan.num_steps, model_fns, make_input_fn, plan.patience, plan.evaluate)
+
+
+@contextlib.contextmanager
+def _start(values, model):
+    """Yields the Init of a run, or None."""
+    # A run that goes on has its own checkpoint and does not need the other any more.
+    if tf.train.latest_checkpoint(values.output_dir):
+        yield None
+    elif model.word_table:
+        with word_table.as_init(model.word_table) as init:
+            yield init
+    else:
+        yield model.init
 
 
 def _begin(folder, run, model, contents):

@@ -248,7 +248,27 @@ def test_a_head_goes_on_learning_from_where_it_was_with_its_encoder(frozen_class
     assert all(np.array_equal(before[name], after[name]) for name in before if name != "global_step")
 
 
+def test_a_bilstm_starts_with_word_vectors_and_needs_their_file_no_more(classify, tmp_path):
+    vectors = str(tmp_path / "vectors.txt")
+    random = np.random.RandomState(1)
+    tiny.write_lines(vectors, ["40 12"] + [
+        "%s %s" % (char, " ".join("%.4f" % value for value in random.normal(size=12)))
+        for char in tiny.CHARACTERS[-40:]])
+    flags = ["--init_embeddings=" + vectors, "--learning_rate=0"]
+    folder, result = classify(*flags)
+    assert result.code == 0, result.err
+    # The last character is not in the vocabulary.
+    assert "%s: 39 of 154 tokens found, 12 values each\n" % vectors in result.out
+    table = weights_in(os.path.join(folder, "best", "model.ckpt"))["student/embeddings/word_embeddings"]
+    assert np.mean(np.sum(table[-39:] ** 2, axis=1)) == pytest.approx(1.0, rel=1e-5)
+    assert np.abs(table[:-39]).max() < 0.05
+    os.remove(vectors)
+    _, again = classify(*flags)
+    assert (again.code, again.err) == (0, "") and "nothing to do" in again.out
+
+
 REFUSED = {
+    "the word table of no teacher": (["--init_embeddings=teacher"], "run_distill.py alone has a teacher"),
     "nothing to do": (["--nodo_train"], "--do_train, --do_eval, --do_predict or --do_export"),
     "no data": (["--data_dir="], "--data_dir: --do_train needs it"),
     "a missing folder": (["--data_dir=/absent"], "--data_dir=/absent: no such folder"),

@@ -1,6 +1,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -190,7 +191,55 @@ def test_the_teachers_json_is_not_taken_for_the_students(
     assert (best(str(tmp_path / "run"))[name] == best(student.folder)[name]).all()
 
 
+def test_a_bilstm_starts_with_the_teachers_word_table(distil, teacher):
+    folder, result = distil("--init_embeddings=teacher", "--learning_rate=0")
+    assert result.code == 0, result.err
+    assert "best/model.ckpt: the word table, 16 values each reduced to 12 (" in result.out
+    wide, ours = best(teacher.folder)["bert/embeddings/word_embeddings"], best(folder)[
+        "student/embeddings/word_embeddings"]
+    left, values, _ = np.linalg.svd(wide, full_matrices=False)
+    np.testing.assert_allclose(np.abs(ours), np.abs(left[:, :12] * values[:12]), atol=1e-5)
+
+
+def test_a_bert_starts_with_chosen_layers_of_the_teacher(distil, teacher, world, tmp_path):
+    bert = tiny.write_model(tmp_path / "bert.json", tiny.TEACHER, size_of(world), num_hidden_layers=2)
+    folder, result = distil("--student_config_file=" + bert, "--init_checkpoint=" + teacher.folder,
+                            "--init_layers=2,0", "--learning_rate=0")
+    assert result.code == 0, result.err
+    ours, theirs = best(folder), best(teacher.folder)
+    for place, layer in ((0, 2), (1, 0)):
+        name = "bert/encoder/layer_%d/output/dense/kernel"
+        assert np.array_equal(ours[name % place], theirs[name % layer])
+
+
+def test_a_bert_is_trained_from_what_was_cut_out_of_the_teacher(distil, forks, teacher, world, tmp_path):
+    bert = tiny.write_model(tmp_path / "bert.json", tiny.TEACHER, size_of(world), num_hidden_layers=2, hidden_size=8,
+                            num_attention_heads=1, intermediate_size=20)
+    cut = str(tmp_path / "cut")
+    command = ("distill.extraction", "--teacher_checkpoint=" + teacher.folder, "--student_config_file=" + bert,
+               "--output_dir=" + cut)
+    result = forks.run(*command)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == ("%s: layers 1, 2 of 3, counted from 0; 8 of 16 hidden units; 1 of 2 heads; 20 of 32 "
+                          "intermediate units\n" % cut)
+    again = forks.run(*command)
+    assert again.code == 1 and "--output_dir=%s: exists already" % cut in again.err
+    folder, result = distil("--student_config_file=" + bert, "--init_checkpoint=" + cut, "--num_train_steps=3")
+    assert result.code == 0, result.err
+    names = [name for name in best(folder) if name.startswith(("bert/", "cls/"))]
+    assert "%s/model.ckpt: %d of %d variables restored\n" % (cut, len(names), len(names)) in result.out
+    assert "loss" in result.out and "nan" not in result.out
+
+
 REFUSED_ON_CORPUS = {
+    "two word tables": (["--init_embeddings=teacher", "--init_checkpoint=/x"],
+                        "--init_embeddings=teacher: --init_checkpoint is given too"),
+    "missing word vectors": (["--init_embeddings=/absent"], "--init_embeddings=/absent: no such file"),
+    "a word table wider than the teacher's": (
+        ["--init_embeddings=teacher", "--student_config_file={wide}"],
+        "best/model.ckpt: its vectors have 16 values, and the model's ('embedding_size' in {wide}) 18; wider ones "
+        "are needed"),
+    "layers of nothing": (["--init_layers=0,1"], "--init_layers=0,1: needs --init_checkpoint"),
     "a layer beyond the teacher": (["--layer_map=1:1,2:7"],
                                    "has 3 layers, counted from 1: layer 7 does not exist"),
     "a broken layer map": (["--layer_map=1:1,2"], "--layer_map=1:1,2: pairs student:teacher are needed"),
@@ -253,7 +302,8 @@ def test_what_is_refused_on_a_corpus_is_told_in_one_line_and_leaves_no_folder(ca
     small = tiny.write_model(tmp_path / "small.json", tiny.STUDENT, 99)
     heads = tiny.write_model(tmp_path / "heads.json", tiny.TEACHER, size_of(world), num_hidden_layers=2,
                              num_attention_heads=4)
-    check_refused(distil, *REFUSED_ON_CORPUS[case], small=small, heads=heads)
+    wide = tiny.write_model(tmp_path / "wide.json", tiny.STUDENT, size_of(world), embedding_size=18)
+    check_refused(distil, *REFUSED_ON_CORPUS[case], small=small, heads=heads, wide=wide)
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED_ON_TASK))

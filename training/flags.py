@@ -38,6 +38,18 @@ def define_model_flags(vocabulary_of="--init_checkpoint"):
         "init_checkpoint", None,
         "Where the model starts: a run folder of any of the commands (its best checkpoint), or the prefix "
         "of a checkpoint, such as Google's bert_model.ckpt. Default: random values.")
+    flags.DEFINE_string(
+        "init_layers", "",
+        "Layers of --init_checkpoint that a BERT or ELECTRA keeps, counted from 0: 0,1,2,3,4,5 cuts 12 to their "
+        "first 6. Of an ALBERT, whose layers are one, only their number counts. Default: all.")
+    flags.DEFINE_string(
+        "init_embeddings", None,
+        "Where the word table starts, in place of --init_checkpoint: a file of word vectors in word2vec's text format "
+        "(UTF-8, .gz too). A token takes the vector of the word that is spelled the same, so ##x does not take that of "
+        "x; the others start at random. Wider vectors are reduced to the table's width, by principal components "
+        "without taking the mean away, and all are scaled to a mean square length of 1: as short as random ones they "
+        "helped a classifier no more than those, longer ones spoil masked-LM's start. In run_distill.py also "
+        "\"teacher\": the teacher's word table, reduced in the same way and not scaled.")
 
 
 def define_config_flags():
@@ -47,11 +59,6 @@ def define_config_flags():
         "JSON of a BERT, ALBERT or ELECTRA. Default: the one beside --init_checkpoint.")
     flags.DEFINE_string(
         "student_config_file", None, "JSON of a BiLSTM student, in place of --bert_config_file.")
-    flags.DEFINE_string(
-        "init_layers", "",
-        "Layers of --init_checkpoint that a BERT or ELECTRA keeps, counted from 0: 0,1,2,3,4,5 cuts 12 to their "
-        "first 6. Of an ALBERT, whose layers are one, only their number counts. Default: all.")
-
 
 def define_training_flags(batch_size, num_train_epochs, learning_rates):
     """Flags of every training run.

@@ -61,7 +61,7 @@ class Run:
         (folder / "vocab.txt").write_text("[PAD]\n")
         self._values = types.SimpleNamespace(**dict(FLAGS, output_dir=str(folder / "run"), **flags))
         self._model = runs.Model(STUDENT, None, runs.checkpoints.NO_FILES._replace(
-            vocab_file=str(folder / "vocab.txt"), config_file="student.json"))
+            vocab_file=str(folder / "vocab.txt"), config_file="student.json"), None)
         self._teacher, self._files = teacher, record_files
         monkeypatch.setattr(runs, "evaluate", self._evaluate)
 
