@@ -52,7 +52,7 @@ METHODS = collections.OrderedDict([
     ("etd", Method("Chen et al. 2021, arXiv 2104.11928: cut out of the teacher, then its last layer", "bert",
                    dict(_NONE, attention_weight=1.0, hidden_weights=["1"], layer_map="top"),
                    dict(_ANSWERS, attention_weight=1.0, hidden_weights=["1"], layer_map="top"),
-                   "python -m distill.extract makes the start, for --init_checkpoint")),
+                   "python -m distill.extraction makes the start, for --init_checkpoint")),
     ("augment", Method("Qiu et al. 2021, arXiv 2101.08106: texts reworded by the teacher's masked LM", "any", None,
                        dict(_ANSWERS), "python -m distill.augment --method=masked_lm makes its texts")),
     ("assistant", Method("Mirzadeh et al. 2020, arXiv 1902.03393: from teacher to a model in between, from it to the "

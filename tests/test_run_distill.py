@@ -26,9 +26,11 @@ def distil(world, forks, corpus_records, teacher, tmp_path):
     """Distils on the corpus for one update, or as the flags say; returns (folder, Result)."""
     def run(*flags):
         folder = str(tmp_path / "run")
+        if not any(flag.startswith("--teacher_checkpoint") for flag in flags):
+            flags = ("--teacher_checkpoint=" + teacher.folder,) + flags
         return folder, forks.run(
             "run_distill.py", "--task=masked_lm", "--input_file=" + corpus_records, "--output_dir=" + folder,
-            "--teacher_checkpoint=" + teacher.folder, "--student_config_file=" + world.student, "--do_train",
+            "--student_config_file=" + world.student, "--do_train",
             "--num_train_steps=1", *flags)
 
     return run
@@ -39,9 +41,11 @@ def distil_on_task(world, forks, teacher_classifier, tmp_path):
     """The same, on the task."""
     def run(*flags):
         folder = str(tmp_path / "run")
+        if not any(flag.startswith("--teacher_checkpoint") for flag in flags):
+            flags = ("--teacher_checkpoint=" + teacher_classifier.folder,) + flags
         return folder, forks.run(
             "run_distill.py", "--task=classification", "--data_dir=" + world.task, "--output_dir=" + folder,
-            "--teacher_checkpoint=" + teacher_classifier.folder, "--student_config_file=" + world.student,
+            "--student_config_file=" + world.student,
             "--do_train", "--num_train_steps=1", *flags)
 
     return run
@@ -151,7 +155,7 @@ def test_a_bert_learns_from_the_teachers_attention_too(distil_on_task, world, tm
     assert result.code == 0, result.err
     assert terms(result) == [
         "loss", "hard_label", "logit_mse", "cosine", "token_similarity_1", "token_similarity_2", "text_similarity",
-        "patience_1", "patience_2", "attention_1", "attention_2"]
+        "contrast_1", "contrast_2", "patience_1", "patience_2", "attention_1", "attention_2"]
     assert "nan" not in result.out
     names = [name for name, _ in tf.train.list_variables(tf.train.latest_checkpoint(folder))]
     assert not [name for name in names if name.startswith(("teacher/", "distill/patience"))]
@@ -159,7 +163,7 @@ def test_a_bert_learns_from_the_teachers_attention_too(distil_on_task, world, tm
 
 def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_task, teacher_classifier, tmp_path):
     folder, result = distil_on_task(
-        "--teacher_checkpoint=" + teacher_classifier.folder, "--method=lrc", "--num_train_steps=4", "--log_steps=1",
+        *["--teacher_checkpoint=" + teacher_classifier.folder] * 2, "--method=lrc", "--num_train_steps=4", "--log_steps=1",
         "--prediction_weight=0.5")
     assert result.code == 0, result.err
     assert "stage states: ended at step 2: all steps made" in result.out
@@ -170,8 +174,8 @@ def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_t
     assert (settings["strategy"], settings["contrast_weight"], settings["prediction_weight"]) == ("lrc", 1.0, 0.5)
 
 
-def test_teachers_that_are_not_alike_are_refused(distil_on_task, teacher, tmp_path):
-    _, result = distil_on_task("--teacher_checkpoint=" + teacher.folder)
+def test_teachers_that_are_not_alike_are_refused(distil_on_task, teacher, teacher_classifier):
+    _, result = distil_on_task(*["--teacher_checkpoint=" + one.folder for one in (teacher_classifier, teacher)])
     assert result.code == 1 and "its labels is not that of" in result.err
 
 

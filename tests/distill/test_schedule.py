@@ -31,7 +31,7 @@ def test_the_strategies_learn_what_the_paper_says_when_it_says():
 
 
 def test_every_term_is_in_a_stage_of_every_strategy_once():
-    for name in schedule.STRATEGIES:
+    for name in ("joint", "two_stage", "three_stage", "layerwise"):
         stages = schedule.read(name)
         assert [sum(stage.has(term) for stage in stages) for term in terms.TERMS] == [1] * len(terms.TERMS), name
 
