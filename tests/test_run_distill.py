@@ -163,8 +163,8 @@ def test_a_bert_learns_from_the_teachers_attention_too(distil_on_task, world, tm
 
 def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_task, teacher_classifier, tmp_path):
     folder, result = distil_on_task(
-        *["--teacher_checkpoint=" + teacher_classifier.folder] * 2, "--method=lrc", "--num_train_steps=4", "--log_steps=1",
-        "--prediction_weight=0.5")
+        *["--teacher_checkpoint=" + teacher_classifier.folder] * 2, "--method=lrc", "--num_train_steps=4",
+        "--log_steps=1", "--prediction_weight=0.5")
     assert result.code == 0, result.err
     assert "stage states: ended at step 2: all steps made" in result.out
     lines = [line for line in result.out.splitlines() if line.startswith("step ")]

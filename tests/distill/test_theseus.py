@@ -74,7 +74,7 @@ def test_layers_are_drawn_anew_for_each_layer_step_and_seed():
 
 def test_between_them_some_layers_are_the_students(teacher):
     low, high = sorted(draws(1, 0))
-    found = sequence(teacher, (low + high) / 2)
+    found = sequence(teacher, float(low + high) / 2)
     for name in ("teacher", "student"):
         assert np.abs(found["mixed"] - found[name]).max() > 1e-3
 
