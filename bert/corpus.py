@@ -23,7 +23,7 @@ from absl import flags
 from training.command import UserError
 
 CELL_BYTES = 1 << 18
-WINDOW_BYTES = 1 << 16      # less than a cell
+WINDOW_BYTES = 1 << 16      # less than a cell, more than a blank line
 MAX_LINE_BYTES = 1 << 26
 GZIP_END = ".gz"
 

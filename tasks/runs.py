@@ -323,7 +323,8 @@ def _stage(values, config, task, start, plan, number, steps_to_come, begin, rule
                 begin()
             return ProgressHook(
                 terms, scalars, first_step + steps_to_come, values.train_batch_size, schedule.num_parts,
-                values.log_steps, values.output_dir if runtime.is_chief() else None)
+                values.log_steps, values.output_dir if runtime.is_chief() else None,
+                plan.name if first_step or steps_to_come > plan.num_steps else "")
 
         # Later graphs go on from the run's own checkpoint.
         init = None if tf.train.latest_checkpoint(values.output_dir) else start

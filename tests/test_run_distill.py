@@ -168,6 +168,7 @@ def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_t
     assert result.code == 0, result.err
     assert "stage states: ended at step 2: all steps made" in result.out
     lines = [line for line in result.out.splitlines() if line.startswith("step ")]
+    assert lines[0].startswith("step 1/4 (states)  ") and lines[3].startswith("step 4/4 (all)  ")
     assert "  contrast_2 " in lines[1] and "  label " not in lines[1] and "  label " in lines[3]
     settings = json.loads(read(folder, "run.json"))
     assert settings["teacher_checkpoint"] == [teacher_classifier.folder] * 2

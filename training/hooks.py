@@ -20,7 +20,8 @@ class ProgressHook(tf.estimator.SessionRunHook):
       UserError: a term is not a number any more.
     """
 
-    def __init__(self, terms, scalars, num_train_steps, batch_size, num_parts=1, log_steps=50, directory=None):
+    def __init__(self, terms, scalars, num_train_steps, batch_size, num_parts=1, log_steps=50, directory=None,
+                 stage=""):
         """Args:
           terms: OrderedDict of name -> float32 scalar, a part's share of an update's mean: the shares of an
             update's parts are added up.
@@ -30,10 +31,12 @@ class ProgressHook(tf.estimator.SessionRunHook):
           num_parts: accumulated parts of an update; a run of the session is one part.
           log_steps: updates.
           directory: where TensorBoard's file goes; None: lines only.
+          stage: what of the run this is; "": all of it.
         """
         self._fetches = {"terms": terms, "scalars": scalars}
         self._num_train_steps, self._batch_size = num_train_steps, batch_size
         self._num_parts, self._log_steps, self._directory = num_parts, log_steps, directory
+        self._of_stage = " (%s)" % stage if stage else ""
 
     def begin(self):
         self._global_step = tf.train.get_global_step()
@@ -86,8 +89,8 @@ class ProgressHook(tf.estimator.SessionRunHook):
     def _tell(self, updates):
         means = collections.OrderedDict((name, self._sums[name] / updates) for name in self._fetches["terms"])
         speed = updates / max(time.time() - self._started, 1e-9)
-        print("step {:,}/{:,}  {:,.0f} examples/s  {} left  {}".format(
-            self._step, self._num_train_steps, speed * self._batch_size,
+        print("step {:,}/{:,}{}  {:,.0f} examples/s  {} left  {}".format(
+            self._step, self._num_train_steps, self._of_stage, speed * self._batch_size,
             duration((self._num_train_steps - self._step) / speed),
             "  ".join("%s %.4g" % item for item in means.items())), flush=True)
         if self._writer:
