@@ -158,11 +158,14 @@ def _plan(values, stage, distillation, model, files_):
     # A text without a label would have no part in the loss of labels alone.
     names = list(files_.labelled) + ([] if list(own) == ["label"] else list(files_.others))
 
+    balanced = {}  # measured once, when the stage begins
+
     def make_model_fn(rates, init, progress, trains):
         weights, told = own, progress
         if values.balance_terms:
-            weights = _balanced_weights(values, stage, distillation._replace(weights=own), init, names, files_.rules)
-            told = _also_writing(progress, values.output_dir, stage, weights)
+            balanced.update(balanced or _balanced_weights(
+                values, stage, distillation._replace(weights=own), init, names, files_.rules))
+            weights, told = balanced, _also_writing(progress, values.output_dir, stage, balanced)
         return distillation_model_fn(distillation, rates, init, told, trains, weights,
                                      values.replacing_base if stage.replacing else None)
 

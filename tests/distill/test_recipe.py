@@ -189,6 +189,13 @@ def test_balanced_terms_begin_with_what_their_weights_say_and_are_kept(
     assert files.read_json(run.folder + "/run/balance.json")["joint"] == weights
 
 
+def test_terms_are_measured_once_a_stage_however_often_it_thaws(teacher, record_files, tmp_path, monkeypatch, capsys):
+    run = Run(tmp_path, teacher, record_files, monkeypatch, balance_terms=True, stage_steps=["1", "3", "1"])
+    run.train()
+    told = [line.split()[1] for line in capsys.readouterr().out.splitlines() if " begins with " in line]
+    assert told == ["representation", "answers", "labels"]
+
+
 def test_a_stage_without_a_weighted_term_is_left_out_and_named(teacher, record_files, tmp_path, monkeypatch, capsys):
     run = Run(tmp_path, teacher, record_files, monkeypatch, label_weight=0.0)
     plans = recipe.read(run._values, teacher, run._model)(TASK, record_files)
