@@ -13,8 +13,9 @@ from training.command import UserError
 # --task=classification, None where the method has no such part; before: what is run or made before, for people.
 Method = collections.namedtuple("Method", "source student corpus task before", defaults=("",))
 
-# No term of the paper's but what is named beside it.
-_NONE = {"embedding_weight": 0.0, "hidden_weights": ["0"], "prediction_weight": 0.0, "label_weight": 0.0}
+# No term of the paper's but what is named beside it, and a map that fits any two models.
+_NONE = {"embedding_weight": 0.0, "hidden_weights": ["0"], "prediction_weight": 0.0, "label_weight": 0.0,
+         "layer_map": "uniform"}
 _LABELS = dict(_NONE, label_weight=1.0)
 _ANSWERS = dict(_NONE, prediction_weight=1.0, label_weight=1.0)
 _LOGITS = dict(_NONE, logit_mse_weight=1.0)
@@ -32,22 +33,20 @@ METHODS = collections.OrderedDict([
             _ANSWERS, token_similarity_weight=1.0, text_similarity_weight=1.0))),
     # Its search is over 10 to 1,000; the mean over features is that of its code.
     ("pkd", Method("Sun et al. 2019, arXiv 1908.09355: normalised first states", "any", None, dict(
-        _ANSWERS, patience_weight=100.0, layer_map="uniform", temperature=5.0))),
+        _ANSWERS, patience_weight=100.0, temperature=5.0))),
     ("tinybert", Method("Jiao et al. 2020, arXiv 1909.10351: attention, states and embedding, then answers", "bert",
+                        dict(_NONE, attention_weight=1.0, hidden_weights=["1"], embedding_weight=1.0),
                         dict(_NONE, attention_weight=1.0, hidden_weights=["1"], embedding_weight=1.0,
-                             layer_map="uniform"),
-                        dict(_NONE, attention_weight=1.0, hidden_weights=["1"], embedding_weight=1.0,
-                             prediction_weight=1.0, layer_map="uniform", strategy="two_stage", unfreeze_steps=0))),
+                             prediction_weight=1.0, strategy="two_stage", unfreeze_steps=0))),
     ("theseus", Method("Xu et al. 2020, arXiv 2002.02925: layers of the student in the place of the teacher's", "bert",
                        None, dict(_LABELS, strategy="theseus"),
                        "--init_checkpoint is the teacher, --init_layers its lowest layers")),
     ("lrc", Method("Fu et al. 2021, arXiv 2012.07335: directions of texts, against other texts; without its "
                    "perturbation of gradients", "any", None,
-                   dict(_ANSWERS, contrast_weight=1.0, layer_map="uniform", strategy="lrc"))),
+                   dict(_ANSWERS, contrast_weight=1.0, strategy="lrc"))),
     # Its released training weighs soft answers 5, masked LM 2, cosine 1.
     ("distilbert", Method("Sanh et al. 2019, arXiv 1910.01108: soft answers, masked LM and cosine", "any",
-                          dict(_NONE, prediction_weight=5.0, label_weight=2.0, cosine_weight=1.0, temperature=2.0,
-                               layer_map="uniform"),
+                          dict(_NONE, prediction_weight=5.0, label_weight=2.0, cosine_weight=1.0, temperature=2.0),
                           dict(_ANSWERS, temperature=2.0))),
     ("etd", Method("Chen et al. 2021, arXiv 2104.11928: cut out of the teacher, then its last layer", "bert",
                    dict(_NONE, attention_weight=1.0, hidden_weights=["1"], layer_map="top"),

@@ -20,8 +20,6 @@ import time
 from absl import flags
 
 from training import command
-import numpy as np
-
 from experiments import baselines
 from experiments import demo_data
 from experiments import figures
@@ -60,7 +58,6 @@ RECIPE = Recipe(
     distill_task=SAME_FOR_BOTH,
     plain=SAME_FOR_BOTH)
 
-NUM_TIMED = 300  # texts, one at a time, for the latency
 CLASSIFIERS = collections.OrderedDict([
     ("teacher", "teacher_classifier"), ("student_distilled", "student_classifier"),
     ("student_plain", "plain")])
@@ -182,27 +179,13 @@ def measure(folder, task):
         predicted[name] = [found.label for found in predictor.predict(texts)]
         models.append(figures.of_model(
             name, labels, predicted[name], figures.count_parameters(os.path.join(folder, run_name)),
-            latency_ms_p50=latency(predictor.predict, texts)))
+            latency_ms_p50=figures.latency(predictor.predict, texts)))
     bayes = baselines.naive_bayes([text for _, text in train], [label for label, _ in train], texts)
     models.append(figures.of_model("naive_bayes", labels, bayes.predictions, bayes.parameters,
-                                   latency_ms_p50=latency(bayes.predict, texts)))
+                                   latency_ms_p50=figures.latency(bayes.predict, texts)))
     _show_predictions(Predictor(os.path.join(folder, CLASSIFIERS["student_distilled"], "export")), texts[:3])
     return {"models": models, "test_texts": len(texts), "labelled_texts": len(train),
             "distilled_over_plain": figures.distilled_over_plain(labels, predicted)}
-
-
-def latency(predict, texts):
-    """Milliseconds for one text, raw text to label: the median over `NUM_TIMED` texts.
-
-    Args:
-      predict: function of a list of texts.
-    """
-    times = []
-    for text in texts[:NUM_TIMED]:
-        started = time.perf_counter()
-        predict([text])
-        times.append(time.perf_counter() - started)
-    return round(1000 * float(np.median(times)), 3)
 
 
 def _show_predictions(predictor, texts):

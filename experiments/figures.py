@@ -1,11 +1,16 @@
 """What models are judged by, in the demo and in comparisons: a line of figures for each model."""
 
+import os
+import time
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from bert import checkpoints
 from tasks.text_files import labels_from_data
 from training import metrics
+
+NUM_TIMED = 300  # texts whose speed is measured
 
 
 def read_labelled(*splits):
@@ -46,8 +51,44 @@ def distilled_over_plain(labels, predicted):
                                     np.array(predicted["student_plain"]) == labels, seed=1)
 
 
-def count_parameters(run_folder):
-    """Values in the variables that an export of the run's best checkpoint holds."""
+def count_parameters(run_folder, with_embeddings=True):
+    """Values in the variables that an export of the run's best checkpoint holds, with or without the word table."""
     shapes = tf.train.list_variables(checkpoints.find_model(run_folder, "folder").checkpoint)
     return int(sum(np.prod(shape) for name, shape in shapes
-                   if name != "global_step" and not name.startswith("distill/")))
+                   if name != "global_step" and not name.startswith("distill/")
+                   and (with_embeddings or not name.endswith("word_embeddings"))))
+
+
+def megabytes(run_folder):
+    """Size of the files of the run's best checkpoint, in units of 10^6 bytes."""
+    prefix = checkpoints.find_model(run_folder, "folder").checkpoint
+    folder = os.path.dirname(prefix)
+    return sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder)
+               if name.startswith(os.path.basename(prefix) + ".")) / 1e6
+
+
+def latency(predict, texts):
+    """Milliseconds for one text, raw text to label: the median over `NUM_TIMED` texts.
+
+    Args:
+      predict: function of a list of texts.
+    """
+    times = []
+    for text in texts[:NUM_TIMED]:
+        started = time.perf_counter()
+        predict([text])
+        times.append(time.perf_counter() - started)
+    return round(1000 * float(np.median(times)), 3)
+
+
+def texts_per_second(predict, texts):
+    """Texts a second, given together, raw text to label; the first time is not counted.
+
+    Args:
+      predict: function of a list of texts.
+      texts: list of str, of which `NUM_TIMED` are taken.
+    """
+    predict(texts[:NUM_TIMED])
+    started = time.perf_counter()
+    predict(texts[:NUM_TIMED])
+    return round(len(texts[:NUM_TIMED]) / (time.perf_counter() - started), 1)

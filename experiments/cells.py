@@ -1,0 +1,95 @@
+"""The cells of the tables: one row, seed and fold each, trained by the commands, once."""
+
+import collections
+import os
+import subprocess
+import sys
+import time
+
+from experiments import rows
+from training import files
+from training import run_folder
+from training.command import UserError
+from training.hooks import duration
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CELL = "cell.json"
+
+# row: name; seed: int; fold: its place in the data folders, from 0.
+Cell = collections.namedtuple("Cell", "row seed fold")
+
+
+def folder_of(cell, output_dir):
+    return os.path.join(output_dir, "cells", cell.row, "seed_%d" % cell.seed, "fold_%d" % (cell.fold + 1))
+
+
+def run_all(cells, output_dir, train):
+    """Trains what is not trained yet; says before each which it is and what time is left.
+
+    Args:
+      cells: list of Cell.
+      output_dir: of the table.
+      train: function of a Cell -> dict for its cell.json.
+
+    Returns:
+      list of what is in the cells' files, in their order.
+    """
+    found, seconds = [], []
+    for number, cell in enumerate(cells, start=1):
+        path = os.path.join(folder_of(cell, output_dir), CELL)
+        if not os.path.exists(path):
+            left = duration(sum(seconds) / len(seconds) * (len(cells) - number + 1)) if seconds else "unknown"
+            print("\n== cell %d/%d  %s, seed %d, fold %d  left: %s"
+                  % (number, len(cells), cell.row, cell.seed, cell.fold + 1, left), flush=True)
+            files.write_json(path, train(cell))
+        found.append(files.read_json(path))
+        seconds.append(found[-1]["seconds"])
+    return found
+
+
+def train_cell(cell, output_dir, setting, rates, select_by):
+    """Runs a row's commands for each learning rate; the best on dev is the cell's.
+
+    Args:
+      cell: Cell.
+      output_dir: of the table.
+      setting: rows.Setting, but for its rate.
+      rates: list of str.
+      select_by: figure that chooses, as the flag of that name.
+
+    Returns:
+      dict of "folder" (the run), "rate", "tried" (figure on dev by rate), "seconds" (all of it), "commands".
+    """
+    started, tried, commands = time.time(), {}, {}
+    for rate in rates:
+        folder = os.path.join(folder_of(cell, output_dir), "rate_" + (rate or "default"))
+        commands[rate] = _run_steps(rows.ROWS[cell.row].steps(setting._replace(rate=rate)), folder, cell.seed)
+        tried[rate] = run_folder.best_figures(os.path.join(folder, "run"))[select_by]
+    best = (min if select_by == "loss" else max)(rates, key=tried.get)
+    return {"folder": os.path.join(folder_of(cell, output_dir), "rate_" + (best or "default"), "run"), "rate": best,
+            "tried": tried, "seconds": round(time.time() - started, 1), "commands": commands[best]}
+
+
+def _run_steps(steps, folder, seed):
+    """Runs the commands of a row in its folder; returns them as they were run."""
+    done = []
+    for name, arguments in steps:
+        target = os.path.join(folder, name)
+        arguments = [argument.replace("{cell}", folder) for argument in arguments]
+        kind = "output_file" if "." in name else "output_dir"
+        arguments += ["--%s=%s" % (kind, target), "--random_seed=%d" % seed]
+        done.append(arguments)
+        if not os.path.exists(target) or name == "run" or "--do_train" in arguments:
+            run(arguments)
+    return done
+
+
+def run(arguments):
+    """Runs a command of this project.
+
+    Raises:
+      UserError: it failed; what it said stands above.
+    """
+    if subprocess.run([sys.executable] + arguments, cwd=CHECKOUT).returncode:
+        raise UserError("%s: failed, see above; the same command goes on when it is put right"
+                        % " ".join(arguments[:3]))

@@ -1,0 +1,188 @@
+import json
+import os
+import types
+
+import numpy as np
+import pytest
+
+from experiments import cells
+from experiments import rows
+from experiments import table_report
+from experiments import tables
+from tests import commands
+from tests import tiny
+from training import files
+from training.command import UserError
+
+LABELS = ["a", "b"] * 50
+
+
+def texts(number=100):
+    return [types.SimpleNamespace(test_labels=LABELS[:number], train=["x"] * 8)]
+
+
+def wrong(number):
+    """Answers of which the last so many are wrong."""
+    right = len(LABELS) - number
+    return LABELS[:right] + ["b" if label == "a" else "a" for label in LABELS[right:]]
+
+
+def line(name, *answers, **more):
+    return tables._line(name, name, list(answers), texts(), dict(more, parameters=1))
+
+
+def compared(teacher, plain, paper):
+    lines = [line("teacher", teacher), line("none", plain, tables=["methods"]),
+             line("paper", paper, tables=["methods", "ablations"], folder="", commands=[])]
+    return dict(tables.compare(lines, texts()), seeds=[1], folds=1)
+
+
+def test_mean_and_deviation_are_over_seeds():
+    found = line("paper", wrong(10), wrong(20), wrong(30))
+    assert found["accuracy_mean"] == pytest.approx(0.8) and found["accuracy_sd"] == pytest.approx(0.1)
+    assert line("paper", wrong(10))["accuracy_sd"] == 0.0
+
+
+def test_gap_and_share_of_the_teacher_are_those_of_the_means():
+    found = {one["name"]: one for one in compared(wrong(10), wrong(30), wrong(15))["lines"]}
+    assert found["paper"]["gap_closed"] == pytest.approx(0.75)
+    assert found["paper"]["of_teacher"] == pytest.approx(0.85 / 0.9)
+    assert "gap_closed" not in found["none"] and "gap_closed" not in found["teacher"]
+
+
+@pytest.mark.parametrize("paper, verdict", [(10, "better"), (50, "worse"), (31, "no difference shown")])
+def test_better_is_said_only_where_resampling_holds_it(paper, verdict):
+    sentences = table_report.conclusions(compared(wrong(5), wrong(30), wrong(paper)))
+    assert [one for one in sentences if one.startswith("paper")][0].endswith(": %s." % verdict)
+
+
+def test_a_teacher_no_better_than_the_plain_student_is_no_evidence():
+    results = compared(wrong(30), wrong(30), wrong(20))
+    assert not results["evidence"] and any("No evidence" in one for one in table_report.conclusions(results))
+    assert [one["gap_closed"] for one in results["lines"] if one["name"] == "paper"] == [None]
+    assert "No evidence" not in " ".join(table_report.conclusions(compared(wrong(5), wrong(30), wrong(20))))
+
+
+def test_a_label_no_text_has_counts_as_wrong():
+    found = compared(wrong(10), wrong(30), ["c"] * len(LABELS))
+    assert [one["accuracy_mean"] for one in found["lines"]] == [0.9, 0.7, 0.0]
+
+
+def test_the_learning_rate_is_the_best_on_dev(tmp_path, monkeypatch):
+    dev = {"1e-3": 0.7, "3e-3": 0.9, "1e-2": 0.8}
+
+    def run(steps, folder, seed):
+        rate = folder.rsplit("_", 1)[1]
+        path = os.path.join(folder, "run", "best", "figures.json")
+        files.write_json(path, {"accuracy": dev[rate], "loss": dev[rate]})
+        return [["command", rate, str(seed)]]
+
+    monkeypatch.setattr(cells, "_run_steps", run)
+    setting = rows.Setting("data", "teacher", "student.json", str(tmp_path), [], "", "")
+    for select_by, best in (("accuracy", "3e-3"), ("loss", "1e-3")):
+        found = cells.train_cell(cells.Cell("paper", 2, 0), str(tmp_path), setting, list(dev), select_by)
+        assert found["rate"] == best and found["tried"] == dev and found["commands"] == [["command", best, "2"]]
+        assert found["folder"].endswith("cells/paper/seed_2/fold_1/rate_%s/run" % best)
+
+
+def test_a_cell_that_is_done_is_not_trained_again_and_time_left_is_told(tmp_path, capsys):
+    trained, all_cells = [], [cells.Cell(name, 1, 0) for name in ("none", "paper", "pkd")]
+
+    def train(cell):
+        trained.append(cell.row)
+        if cell.row == "pkd" and len(trained) == 3:
+            raise KeyboardInterrupt
+        return {"seconds": 100}
+
+    with pytest.raises(KeyboardInterrupt):
+        cells.run_all(all_cells, str(tmp_path), train)
+    assert len(cells.run_all(all_cells, str(tmp_path), train)) == 3
+    assert trained == ["none", "paper", "pkd", "pkd"]
+    told = [text for text in capsys.readouterr().out.splitlines() if text.startswith("==")]
+    assert told[0] == "== cell 1/3  none, seed 1, fold 1  left: unknown"
+    assert told[-1] == "== cell 3/3  pkd, seed 1, fold 1  left: 2 min"
+
+
+@pytest.fixture
+def setting(tmp_path):
+    teacher = {"model_type": "bert", "vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 6,
+               "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 32}
+    files.write_json(str(tmp_path / "teacher" / "config.json"), teacher)
+    student = tiny.write_model(tmp_path / "student.json", tiny.STUDENT, 50)
+    return rows.Setting("data", str(tmp_path / "teacher"), student, str(tmp_path), ["--num_train_steps=5"], "t.txt",
+                        "1e-3")
+
+
+@pytest.mark.parametrize("name", list(rows.ROWS))
+def test_every_row_ends_in_a_run_of_a_distillation_with_all_that_rows_share(name, setting):
+    steps = rows.ROWS[name].steps(setting)
+    folder, arguments = steps[-1]
+    assert folder == "run" and arguments[:2] == ["run_distill.py", "--task=classification"]
+    assert "--num_train_steps=5" in arguments and "--learning_rate=1e-3" in arguments
+    assert [argument for argument in arguments if argument.startswith("--unlabeled_file=t.txt")]
+    assert rows.ROWS[name].tables
+
+
+def test_a_transformer_student_has_the_teachers_heads(setting):
+    path = rows.transformer_config(setting, 3, like_teacher=False)
+    found = files.read_json(path)
+    assert found["num_attention_heads"] == 4 and found["hidden_size"] % 4 == 0 and found["num_hidden_layers"] == 3
+    assert files.read_json(rows.transformer_config(setting, 3, like_teacher=True))["hidden_size"] == 24
+
+
+@pytest.fixture(scope="module")
+def flags(world, teacher_classifier, tmp_path_factory):
+    return ["--data_dir=" + world.task, "--teacher_checkpoint=" + teacher_classifier.folder,
+            "--student_config_file=" + world.student, "--unlabeled_file=" + world.unlabeled, "--num_train_steps=4",
+            "--save_checkpoints_steps=2", "--output_dir=%s" % (tmp_path_factory.mktemp("tables") / "out")]
+
+
+def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
+    command = ["experiments.tables", "--rows=no_hidden,theseus", "--learning_rates=1e-2,1e-4"] + flags
+    folder = flags[-1].split("=", 1)[1]
+    # A teacher's folder in the place of the second cell's run stops it there.
+    broken = os.path.join(folder, "cells", "theseus", "seed_1", "fold_1", "rate_1e-2")
+    os.makedirs(os.path.dirname(broken))
+    files.write_text(broken, "in the way")
+    stopped = forks.run(*command)
+    assert stopped.code == 1 and "the same command goes on when it is put right" in stopped.err
+    before = commands.contents(os.path.join(folder, "cells", "none"))
+    os.remove(broken)
+    result = forks.run(*command)
+    assert result.code == 0, result.err
+    assert commands.contents(os.path.join(folder, "cells", "none")) == before
+    results = json.loads(commands.read(folder, "results.json"))
+    found = {one["name"]: one for one in results["lines"]}
+    assert list(found) == list(table_report.ALWAYS) + ["none", "theseus", "no_hidden"]
+    assert found["none"]["tables"] == ["methods", "ablations"] and found["no_hidden"]["parameters"] > 0
+    assert "--hidden_weights=0" in found["no_hidden"]["commands"][0]
+    for name in ("latency_ms_p50", "texts_per_second", "seconds", "megabytes"):
+        assert found["theseus"][name] > 0
+    assert np.sum(found["teacher"]["confusion"]) == results["test_texts"]
+    report, page = commands.read(folder, "report.md"), commands.read(folder, "report.html")
+    for one in results["lines"]:
+        assert one["title"] in report and one["title"] in page and "%.4f" % one["accuracy_mean"] in page
+    assert "--hidden_weights=0" in page and "<table>" in page
+    assert page.count("data:image/png;base64,") == 2 and "src=\"latency.png\"" not in page
+
+
+@pytest.mark.parametrize("given, message", [
+    (["--rows=pakd"], "--rows=pakd: no row pakd; did you mean pkd?"),
+    (["--seeds=1,x"], "--seeds=1,x: different numbers"), (["--seeds=1,1"], "--seeds=1,1: different numbers"),
+    (["--student_config_file=/absent.json"], "--student_config_file=/absent.json: no such file"),
+    (["--data_dir=/absent"], "--data_dir=/absent: no such"),
+    (["--unlabeled_file=/absent.txt"], "--unlabeled_file=/absent.txt: no such")])
+def test_what_cannot_be_run_is_told_before_anything_is(given, message, flags, forks):
+    result = forks.run("experiments.tables", *flags[:-1], "--output_dir=/absent/out", *given)
+    assert result.code == 1 and message in result.err and len(result.err.splitlines()) == 1, result.err
+
+
+def test_a_teacher_that_is_no_classifier_is_refused(flags, forks, teacher):
+    result = forks.run("experiments.tables", *flags, "--teacher_checkpoint=" + teacher.folder)
+    assert result.code == 1 and "no labels.txt is in it" in result.err
+
+
+def test_each_fold_has_a_teacher(world):
+    values = types.SimpleNamespace(teacher_checkpoint="t", student_config_file=world.student)
+    with pytest.raises(UserError, match="1 folders, and --data_dir names 2; each fold has a teacher"):
+        tables.check(values, [world.task] * 2, ["t"])
