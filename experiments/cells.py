@@ -47,27 +47,25 @@ def run_all(cells, output_dir, train):
     return found
 
 
-def train_cell(cell, output_dir, setting, rates, select_by):
-    """Runs a row's commands for each learning rate; the best on dev is the cell's.
+def train_cell(cell, output_dir, trials, select_by):
+    """Runs a row's commands in each setting that is tried; the best on dev is the cell's.
 
     Args:
       cell: Cell.
       output_dir: of the table.
-      setting: rows.Setting, but for its rate.
-      rates: list of str.
+      trials: dict of name -> rows.Setting.
       select_by: figure that chooses, as the flag of that name.
 
     Returns:
-      dict of "folder" (the run), "rate", "tried" (figure on dev by rate), "seconds" (all of it), "commands".
+      dict of "folder" (the run), "trial" (its name), "tried" (figure on dev of each), "seconds" (of all), "commands".
     """
-    started, tried, commands = time.time(), {}, {}
-    for rate in rates:
-        folder = os.path.join(folder_of(cell, output_dir), "rate_" + (rate or "default"))
-        commands[rate] = _run_steps(rows.ROWS[cell.row].steps(setting._replace(rate=rate)), folder, cell.seed)
-        tried[rate] = run_folder.best_figures(os.path.join(folder, "run"))[select_by]
-    best = (min if select_by == "loss" else max)(rates, key=tried.get)
-    return {"folder": os.path.join(folder_of(cell, output_dir), "rate_" + (best or "default"), "run"), "rate": best,
-            "tried": tried, "seconds": round(time.time() - started, 1), "commands": commands[best]}
+    started, tried, commands, folder = time.time(), {}, {}, folder_of(cell, output_dir)
+    for name, setting in trials.items():
+        commands[name] = _run_steps(rows.ROWS[cell.row].steps(setting), os.path.join(folder, name), cell.seed)
+        tried[name] = run_folder.best_figures(os.path.join(folder, name, "run"))[select_by]
+    best = (min if select_by == "loss" else max)(trials, key=tried.get)
+    return {"folder": os.path.join(folder, best, "run"), "trial": best, "tried": tried,
+            "seconds": round(time.time() - started, 1), "commands": commands[best]}
 
 
 def _run_steps(steps, folder, seed):
@@ -76,10 +74,9 @@ def _run_steps(steps, folder, seed):
     for name, arguments in steps:
         target = os.path.join(folder, name)
         arguments = [argument.replace("{cell}", folder) for argument in arguments]
-        kind = "output_file" if "." in name else "output_dir"
-        arguments += ["--%s=%s" % (kind, target), "--random_seed=%d" % seed]
+        arguments += ["--output_%s=%s" % ("file" if "." in name else "dir", target), "--random_seed=%d" % seed]
         done.append(arguments)
-        if not os.path.exists(target) or name == "run" or "--do_train" in arguments:
+        if "--do_train" in arguments or not os.path.exists(target):  # training goes on by itself
             run(arguments)
     return done
 

@@ -11,8 +11,6 @@ their --data_dir that are reported. With several data folders there are as many 
 same labels beside them, the gap that is closed and what difference so many texts could show.
 """
 
-import os
-
 from absl import flags
 
 from training import command
@@ -24,7 +22,6 @@ from training import files
 from training.command import UserError
 
 KINDS = {"teacher": "teacher", "student_distilled": "distilled", "student_plain": "plain"}
-PREDICTIONS = "predictions.tsv"
 
 
 def define_flags():
@@ -74,7 +71,7 @@ def measure(data_dirs, runs):
         bayes_parameters, num_labelled = max(bayes_parameters, found.parameters), num_labelled + len(train)
     models, predicted = [], {}
     for title, folders in runs.items():
-        predicted[title] = [label for folder in folders for label in _predictions(folder)]
+        predicted[title] = [label for folder in folders for label in figures.predictions_in(folder)]
         if len(predicted[title]) != len(labels):
             raise UserError("%s: %d predictions, and the test files hold %d texts; give --do_predict with their "
                             "--data_dir" % (", ".join(folders), len(predicted[title]), len(labels)))
@@ -82,13 +79,6 @@ def measure(data_dirs, runs):
     models.append(figures.of_model("naive_bayes", labels, bayes, bayes_parameters))
     return {"models": models, "test_texts": len(labels), "labelled_texts": num_labelled // len(data_dirs),
             "distilled_over_plain": figures.distilled_over_plain(labels, predicted)}
-
-
-def _predictions(folder):
-    path = os.path.join(folder, PREDICTIONS)
-    if not os.path.exists(path):
-        raise UserError("%s: not there; run the command again with --do_predict" % path)
-    return [line.split("\t")[0] for line in files.read_lines(path)[1:]]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,11 @@ import tensorflow.compat.v1 as tf
 
 from bert import checkpoints
 from tasks.text_files import labels_from_data
+from training import files
 from training import metrics
+from training.command import UserError
+
+PREDICTIONS = "predictions.tsv"
 
 NUM_TIMED = 300  # texts whose speed is measured
 
@@ -32,11 +36,28 @@ def of_model(name, labels, predicted, parameters, **more):
     Returns:
       dict of "name", "accuracy", "macro_f1", "parameters" and those of `more`.
     """
-    names = sorted(set(labels) | set(predicted))
-    one_hot = np.eye(len(names))[[names.index(label) for label in predicted]]
-    found = metrics.classification_report([names.index(label) for label in labels], one_hot, names)
+    found = report_of(labels, predicted)
     return dict({"name": name, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"],
                  "parameters": parameters}, **more)
+
+
+def report_of(labels, predicted):
+    """`metrics.classification_report` of labels by their names, those of the texts and those a model gave."""
+    names = sorted(set(labels) | set(predicted))
+    one_hot = np.eye(len(names))[[names.index(label) for label in predicted]]
+    return metrics.classification_report([names.index(label) for label in labels], one_hot, names)
+
+
+def predictions_in(run_folder):
+    """The labels that a run's --do_predict wrote: list of str.
+
+    Raises:
+      UserError: it has not.
+    """
+    path = os.path.join(run_folder, PREDICTIONS)
+    if not os.path.exists(path):
+        raise UserError("%s: not there; run the command again with --do_predict" % path)
+    return [line.split("\t")[0] for line in files.read_lines(path)[1:]]
 
 
 def distilled_over_plain(labels, predicted):

@@ -1,5 +1,7 @@
 """Results as a table for people, and as a picture."""
 
+import contextlib
+
 from training import metrics
 
 TITLES = {"teacher": "teacher (BERT, 6 layers)", "student_distilled": "student, distilled",
@@ -41,19 +43,26 @@ def conclusions(results, models):
 
 def plot(results, path):
     """Accuracy over latency, a point for each model, its area by the number of parameters."""
+    with picture(path) as axes:
+        for model in results["models"]:
+            place = model["latency_ms_p50"], 100 * model["accuracy"]
+            axes.scatter(*place, s=20 + model["parameters"] / 5e3, alpha=0.6)
+            axes.annotate("{}\n{:,} parameters".format(TITLES[model["name"]], model["parameters"]), place,
+                          xytext=(8, 6), textcoords="offset points", fontsize=8)
+        axes.set_xlabel("milliseconds a text (median, one at a time, CPU)")
+        axes.set_ylabel("test accuracy, %")
+        axes.margins(0.25)
+
+
+@contextlib.contextmanager
+def picture(path):
+    """Yields axes to draw on, and writes them to a .png file; no display is needed."""
     import matplotlib
-    matplotlib.use("Agg")  # no display is needed
+    matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for model in results["models"]:
-        place = model["latency_ms_p50"], 100 * model["accuracy"]
-        axes.scatter(*place, s=20 + model["parameters"] / 5e3, alpha=0.6)
-        axes.annotate("{}\n{:,} parameters".format(TITLES[model["name"]], model["parameters"]), place,
-                      xytext=(8, 6), textcoords="offset points", fontsize=8)
-    axes.set_xlabel("milliseconds a text (median, one at a time, CPU)")
-    axes.set_ylabel("test accuracy, %")
-    axes.margins(0.25)
+    yield axes
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

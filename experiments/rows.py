@@ -1,6 +1,7 @@
 """The rows of the paper's tables: for each, the commands that train it."""
 
 import collections
+import dataclasses
 import os
 
 from tasks import encoders
@@ -11,24 +12,30 @@ from training import files
 Row = collections.namedtuple("Row", "title tables steps")
 
 # What a cell is run with. data_dir, teacher: folders of the fold; student: its JSON; folder: of the table, for JSONs
-# that are made; shared: flags that every row's last run has; rate: learning rate, "" for the command's.
-Setting = collections.namedtuple("Setting", "data_dir teacher student folder shared unlabeled rate")
+# that are made; shared: flags that every training run has; unlabeled: files, comma-separated; dropout: of every
+# student, "" for that of its JSON.
+Setting = collections.namedtuple("Setting", "data_dir teacher student folder shared unlabeled dropout")
+DROPOUTS = {"bilstm": ("embedding_dropout_prob", "hidden_dropout_prob", "pooled_dropout_prob"),
+            "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob")}
 
 
-def _distil(setting, *more, student="", folder="run", teacher=""):
-    """A run of run_distill.py on the task."""
+def _distil(setting, *more, student=None, folder="run", teacher=""):
+    """A run of run_distill.py on the task; student: dict, its configuration; None: the table's student."""
+    config = _student_file(setting, student or dataclasses.asdict(encoders.read_config(setting.student)))
+    transfer = ["--unlabeled_file=" + setting.unlabeled] if setting.unlabeled else []
     return folder, ["run_distill.py", "--task=classification", "--data_dir=" + setting.data_dir,
                     "--teacher_checkpoint=" + (teacher or setting.teacher),
-                    "--student_config_file=" + (student or setting.student)] + _transfer(setting) + _rate(
-                        setting) + setting.shared + list(more)
+                    "--student_config_file=" + config] + transfer + setting.shared + list(more)
 
 
-def _transfer(setting):
-    return ["--unlabeled_file=" + setting.unlabeled] if setting.unlabeled else []
-
-
-def _rate(setting):
-    return ["--learning_rate=" + setting.rate] if setting.rate else []
+def _student_file(setting, config):
+    """Writes the JSON of a student with the setting's dropout; returns its path."""
+    if setting.dropout:
+        config = dict(config, **{key: float(setting.dropout) for key in DROPOUTS[config["model_type"]]})
+    name = "%s_%dx%d%s.json" % (config["model_type"], config["num_hidden_layers"], config["hidden_size"],
+                                setting.dropout and "_dropout_" + setting.dropout)
+    files.write_json(os.path.join(setting.folder, name), config)
+    return os.path.join(setting.folder, name)
 
 
 def _plain(*more):
@@ -36,69 +43,53 @@ def _plain(*more):
     return lambda setting: [_distil(setting, *more)]
 
 
-def _tinybert(setting):
-    return [_distil(setting, "--method=tinybert", student=transformer_config(setting, 3, like_teacher=False))]
-
-
-def transformer_config(setting, layers, like_teacher):
-    """Writes the JSON of a BERT student; returns its path.
+def _bert(setting, layers, width=None):
+    """The configuration of a BERT student with the teacher's heads: dict.
 
     Args:
       setting: Setting.
       layers: int.
-      like_teacher: as wide as the teacher; else of the BiLSTM's width, to a multiple of the teacher's heads.
+      width: None for the teacher's.
     """
     teacher = encoders.read_config(os.path.join(setting.teacher, "config.json"))
-    heads = teacher.num_attention_heads
-    width = teacher.hidden_size
-    if not like_teacher:
-        width = max(1, encoders.read_config(setting.student).hidden_size // heads) * heads
-    path = os.path.join(setting.folder, "bert_%dx%d.json" % (layers, width))
-    files.write_json(path, {
-        "model_type": "bert", "vocab_size": teacher.vocab_size, "hidden_size": width, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "intermediate_size": width * teacher.intermediate_size // teacher.hidden_size,
-        "hidden_act": teacher.hidden_act, "max_position_embeddings": teacher.max_position_embeddings,
-        "type_vocab_size": teacher.type_vocab_size, "pooling": teacher.pooling})
-    return path
+    width = width or teacher.hidden_size
+    return dict(dataclasses.asdict(teacher), num_hidden_layers=layers, hidden_size=width,
+                intermediate_size=width * teacher.intermediate_size // teacher.hidden_size)
+
+
+def _tinybert(setting):
+    """Of the BiLSTM's width, to a multiple of the teacher's heads, which attention needs."""
+    heads = _bert(setting, 3)["num_attention_heads"]
+    width = max(1, encoders.read_config(setting.student).hidden_size // heads) * heads
+    return [_distil(setting, "--method=tinybert", student=_bert(setting, 3, width))]
 
 
 def _theseus(setting):
-    student = transformer_config(setting, 3, like_teacher=True)
     return [_distil(setting, "--method=theseus", "--init_checkpoint=" + setting.teacher, "--init_layers=0,1,2",
-                    student=student)]
+                    student=_bert(setting, 3))]
 
 
 def _etd(setting):
-    student = transformer_config(setting, 3, like_teacher=True)
-    cut = "{cell}/cut"
+    student = _bert(setting, 3)
     return [("cut", ["-m", "distill.extraction", "--teacher_checkpoint=" + setting.teacher,
-                     "--student_config_file=" + student]),
-            _distil(setting, "--method=etd", "--init_checkpoint=" + cut, student=student)]
+                     "--student_config_file=" + _student_file(setting, student)]),
+            _distil(setting, "--method=etd", "--init_checkpoint={cell}/cut", student=student)]
 
 
 def _with_augmentation(setting):
-    made = "{cell}/augmented.jsonl"
-    more = setting._replace(unlabeled=",".join(filter(None, [setting.unlabeled, made])))
+    more = setting._replace(unlabeled=",".join(filter(None, [setting.unlabeled, "{cell}/augmented.jsonl"])))
     return [("augmented.jsonl", ["-m", "distill.augment", "--method=words",
                                  "--input_file=" + os.path.join(setting.data_dir, "train.tsv")]),
             _distil(more, "--method=logits")]
 
 
 def _assistant(setting):
-    middle = transformer_config(setting, 3, like_teacher=True)
-    return [_distil(setting, "--method=assistant", student=middle, folder="middle"),
+    return [_distil(setting, "--method=assistant", student=_bert(setting, 3), folder="middle"),
             _distil(setting, "--method=assistant", teacher="{cell}/middle")]
 
 
 def _small_transformer(setting):
-    """2 layers of width 128, on labels alone."""
-    path = os.path.join(setting.folder, "bert_2x128.json")
-    teacher = encoders.read_config(os.path.join(setting.teacher, "config.json"))
-    files.write_json(path, {
-        "model_type": "bert", "vocab_size": teacher.vocab_size, "hidden_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "intermediate_size": 512, "max_position_embeddings": teacher.max_position_embeddings,
-        "pooling": teacher.pooling})
-    return [_distil(setting, "--method=none", student=path)]
+    return [_distil(setting, "--method=none", student=dict(_bert(setting, 2, 128), num_attention_heads=2))]
 
 
 PLAIN = "none"  # the student without distillation, which every other row is compared with

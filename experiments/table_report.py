@@ -8,6 +8,7 @@ import re
 import markdown
 import tensorflow.compat.v1 as tf
 
+from experiments import report
 from training import files
 from training import metrics
 
@@ -22,6 +23,8 @@ COLUMNS = [
     ("latency_ms_p50", "ms a text", "{:.2f}"), ("texts_per_second", "texts/s", "{:,.0f}"),
     ("seconds", "training s", "{:,.0f}"), ("of_teacher", "of teacher", "{:.1%}"),
     ("gap_closed", "gap closed", "{:.0%}")]
+
+NO_TERMS = ("learning_rate", "gradient_norm", "examples_per_second")  # what TensorBoard has beside the terms
 
 STYLE = ("body{font-family:sans-serif;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
          "td,th{border:1px solid #ccc;padding:.2em .5em;text-align:right}td:first-child,th:first-child{text-align:left}"
@@ -98,7 +101,7 @@ def _markdown(results, plots):
         line["title"], results["seeds"][0], ", first fold" if results["folds"] > 1 else "",
         "\n".join("python " + " ".join(arguments) for arguments in line["commands"]))
         for line in results["lines"] if "commands" in line]
-    parts.append("## Commands\n\nThe learning rate is the best on dev of those tried.\n\n```\n%s\n```"
+    parts.append("## Commands\n\nLearning rate and dropout are the best on dev of those tried.\n\n```\n%s\n```"
                  % "\n\n".join(commands))
     return "\n\n".join(parts) + "\n"
 
@@ -123,48 +126,32 @@ def _html(source, folder):
 
 
 def _scatter(results, figure, label, path):
-    import matplotlib
-    matplotlib.use("Agg")  # no display is needed
-    from matplotlib import pyplot
-
-    picture, axes = pyplot.subplots(figsize=(8, 5))
-    for line in results["lines"]:
-        if line.get(figure):
-            place = line[figure], 100 * line["accuracy_mean"]
-            axes.errorbar(*place, yerr=100 * line["accuracy_sd"], fmt="o", alpha=0.7)
-            axes.annotate(line["name"], place, xytext=(4, 3), textcoords="offset points", fontsize=7)
-    axes.set_xscale("log")
-    axes.set_xlabel(label)
-    axes.set_ylabel("test accuracy, %")
-    axes.grid(alpha=0.3)
-    picture.tight_layout()
-    picture.savefig(path, dpi=120)
-    pyplot.close(picture)
+    with report.picture(path) as axes:
+        for line in results["lines"]:
+            if line.get(figure):
+                place = line[figure], 100 * line["accuracy_mean"]
+                axes.errorbar(*place, yerr=100 * line["accuracy_sd"], fmt="o", alpha=0.7)
+                axes.annotate(line["name"], place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+        axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.set_ylabel("test accuracy, %")
 
 
 def _curves(folder, path):
-    """The terms of a run as TensorBoard has them; False where there are none."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """Draws the terms of a run as TensorBoard has them; False where there are none."""
     curves = {}
     for name in sorted(glob.glob(os.path.join(glob.escape(folder), "events.out.tfevents.*"))):
         for event in tf.train.summary_iterator(name):
             for value in event.summary.value:
-                if value.tag not in ("learning_rate", "gradient_norm", "examples_per_second"):
+                if value.tag not in NO_TERMS:
                     curves.setdefault(value.tag, []).append((event.step, value.simple_value))
     if not curves:
         return False
-    picture, axes = pyplot.subplots(figsize=(8, 5))
-    for name, points in curves.items():
-        axes.plot(*zip(*points), label=name)
-    axes.set_yscale("log")
-    axes.set_xlabel("updates")
-    axes.set_ylabel("term, unweighted")
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
-    picture.tight_layout()
-    picture.savefig(path, dpi=120)
-    pyplot.close(picture)
+    with report.picture(path) as axes:
+        for name, points in curves.items():
+            axes.plot(*zip(*points), label=name)
+        axes.set_yscale("log")
+        axes.set_xlabel("updates")
+        axes.set_ylabel("term, unweighted")
+        axes.legend(fontsize=8)
     return True

@@ -6,10 +6,10 @@
         --student_config_file=configs/student.json --rows=none,logits,paper --output_dir=build/tables
 
 Every row is trained by run_distill.py on the same data, for as many updates, with the same search over
---learning_rates on dev; `report.md` says the commands. With several data folders (folds, see experiments.folds) there
-are as many teachers, in the same (sorted) order, and the answers on all test texts are pooled. Writes report.md,
-report.html (one file) and results.json. Stopped, it goes on cell by cell; with other rows or seeds, it trains what is
-new.
+--learning_rates and --dropouts on dev; `report.md` says the commands. With several data folders (folds, see
+experiments.folds) there are as many teachers, in the same (sorted) order, and the answers on all test texts are
+pooled. Writes report.md, report.html (one file) and results.json. Stopped, it goes on cell by cell; with other rows or
+seeds, it trains what is new.
 """
 
 import difflib
@@ -20,16 +20,18 @@ from absl import flags
 from training import command
 import numpy as np
 
+from bert import checkpoints
 from experiments import baselines
 from experiments import cells
 from experiments import figures
 from experiments import rows
 from experiments import table_report
 from serving.predictor import Predictor
-from tasks.classification_data import choose_splits
+from tasks.classification_data import choose_splits, find_splits
 from tasks.text_files import read_rows
 from training import files
 from training import metrics
+from training import run_folder
 from training.command import UserError
 
 TEACHER = "teacher"
@@ -44,7 +46,9 @@ def define_flags():
     flags.DEFINE_string("unlabeled_file", None, "Texts without labels, for every row.")
     flags.DEFINE_list("rows", [], "Rows to run: %s. Default: all." % ", ".join(rows.ROWS))
     flags.DEFINE_list("seeds", ["1"], "A run of each row for each.")
-    flags.DEFINE_list("learning_rates", [], "Tried for every row; dev chooses. Default: the command's own alone.")
+    flags.DEFINE_list("learning_rates", ["1e-3", "1e-4"], "Tried for every row; dev chooses.")
+    flags.DEFINE_list("dropouts", [], "Tried for every row with each learning rate. Default: that of the student's "
+                      "JSON, and the teacher's for a BERT.")
     flags.DEFINE_integer("num_train_steps", 1000, "Updates of each run.", lower_bound=1)
     flags.DEFINE_integer("train_batch_size", 32, "Texts of an update.", lower_bound=1)
     flags.DEFINE_integer("save_checkpoints_steps", 100, "Updates between two measurements on dev.", lower_bound=1)
@@ -60,6 +64,7 @@ def main():
     names = read_rows_flag(values.rows)
     seeds = read_seeds(values.seeds)
     check(values, data_dirs, teachers)
+    run_folder.begin(values.output_dir, _settings(values, data_dirs, teachers), {})
     results = run(values, data_dirs, teachers, names, seeds)
     files.write_json(os.path.join(values.output_dir, "results.json"), results)
     table_report.write(results, values.output_dir)
@@ -103,17 +108,48 @@ def check(values, data_dirs, teachers):
         if not os.path.exists(os.path.join(teacher, "labels.txt")):
             raise UserError("--teacher_checkpoint=%s: no labels.txt is in it; a run folder of run_classifier.py is "
                             "needed" % teacher)
+    for name in ("learning_rates", "dropouts"):
+        given = getattr(values, name)
+        if not all(map(_is_share, given)) or name == "learning_rates" and not given:
+            raise UserError("--%s=%s: numbers above 0 and below 1 with commas between them are needed"
+                            % (name, ",".join(given)))
     if not os.path.exists(values.student_config_file):
         raise UserError("--student_config_file=%s: no such file" % values.student_config_file)
 
 
+def _is_share(text):
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+def _settings(values, data_dirs, teachers):
+    """What decides what is in a cell: dict, see `run_folder.begin`."""
+    def digests(paths):
+        return [files.digest(path) for path in paths]
+
+    of_flags = {name: getattr(values, name) for name in (
+        "num_train_steps", "train_batch_size", "save_checkpoints_steps", "select_by", "use_bf16", "learning_rates",
+        "dropouts")}
+    return dict(
+        of_flags, student_config_file=files.digest(values.student_config_file),
+        data_dir=digests(path for data_dir in data_dirs for _, path in sorted(find_splits(data_dir).items())),
+        unlabeled_file=digests(_unlabeled_files(values)),
+        # The index of a checkpoint has the checksums of its tensors.
+        teacher_checkpoint=digests(checkpoints.find_model(teacher, "teacher_checkpoint").checkpoint + ".index"
+                                   for teacher in teachers))
+
+
+def _unlabeled_files(values):
+    if not values.unlabeled_file:
+        return []
+    return [os.path.abspath(path) for path in files.matching_files(values.unlabeled_file, "unlabeled_file")]
+
+
 def run(values, data_dirs, teachers, names, seeds):
     """Trains, measures and compares: dict, as in results.json."""
-    output_dir = os.path.abspath(values.output_dir)
-    unlabeled_files = []
-    if values.unlabeled_file:
-        unlabeled_files = [os.path.abspath(path) for path in files.matching_files(
-            values.unlabeled_file, "unlabeled_file")]
+    output_dir, unlabeled_files = os.path.abspath(values.output_dir), _unlabeled_files(values)
     shared = ["--do_train", "--do_eval", "--do_predict", "--do_export",
               "--num_train_steps=%d" % values.num_train_steps, "--train_batch_size=%d" % values.train_batch_size,
               "--save_checkpoints_steps=%d" % values.save_checkpoints_steps, "--select_by=" + values.select_by]
@@ -123,7 +159,10 @@ def run(values, data_dirs, teachers, names, seeds):
         setting = rows.Setting(os.path.abspath(data_dirs[cell.fold]), os.path.abspath(teachers[cell.fold]),
                                os.path.abspath(values.student_config_file), output_dir, shared,
                                ",".join(unlabeled_files), "")
-        return cells.train_cell(cell, output_dir, setting, values.learning_rates or [""], values.select_by)
+        trials = {"rate_%s%s" % (rate, dropout and "_dropout_" + dropout): setting._replace(
+            shared=shared + ["--learning_rate=" + rate], dropout=dropout)
+                  for rate in values.learning_rates for dropout in values.dropouts or [""]}
+        return cells.train_cell(cell, output_dir, trials, values.select_by)
 
     texts = [_Texts(data_dir) for data_dir in data_dirs]
     found = _of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files)
@@ -152,11 +191,11 @@ def _of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
     answers, on_teacher, predictors = [], [], []
     for fold, (teacher, of_fold) in enumerate(zip(teachers, texts), start=1):
         folder = os.path.join(output_dir, "cells", TEACHER, "fold_%d" % fold)
-        if not os.path.exists(os.path.join(folder, "predictions.tsv")):
+        if not os.path.exists(os.path.join(folder, figures.PREDICTIONS)):
             cells.run(["run_classifier.py", "--init_checkpoint=" + os.path.abspath(teacher), "--output_dir=" + folder,
                        "--data_dir=" + of_fold.data_dir, "--do_predict", "--do_export"])
         predictors.append(Predictor(os.path.join(folder, "export")))
-        answers += _predictions(folder)
+        answers += figures.predictions_in(folder)
         transfer = of_fold.train + unlabeled
         taught = [found.label for found in predictors[-1].predict(transfer)]
         on_teacher.append(baselines.linear(transfer, taught, of_fold.test))
@@ -177,14 +216,15 @@ def _of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
 
 def _of_row(name, trained, texts, seeds):
     """The line of a row; trained: its (Cell, what is in its file)."""
-    answers = [[label for cell, one in trained if cell.seed == seed for label in _predictions(one["folder"])]
+    answers = [[label for cell, one in trained if cell.seed == seed
+                for label in figures.predictions_in(one["folder"])]
                for seed in seeds]
     folder = trained[0][1]["folder"]
     return _line(name, rows.ROWS[name].title, answers, texts, dict(
         _sizes(folder), **_speed(Predictor(os.path.join(folder, "export")).predict, texts[0].test),
         seconds=round(float(np.mean([one["seconds"] for _, one in trained])), 1), folder=folder,
         tables=list(rows.ROWS[name].tables), commands=trained[0][1]["commands"],
-        rates=sorted({one["rate"] for _, one in trained})))
+        trials=sorted({one["trial"] for _, one in trained})))
 
 
 def _line(name, title, answers, texts, more):
@@ -211,10 +251,6 @@ def _speed(predict, texts):
             "texts_per_second": figures.texts_per_second(predict, texts)}
 
 
-def _predictions(folder):
-    return [line.split("\t")[0] for line in files.read_lines(os.path.join(folder, "predictions.tsv"))[1:]]
-
-
 def compare(lines, texts):
     """Puts the lines beside the teacher and the plain student: dict of "lines" and what holds for all."""
     labels = np.array([label for of_fold in texts for label in of_fold.test_labels])
@@ -227,21 +263,15 @@ def compare(lines, texts):
             line["gap_closed"] = metrics.gap_closed(
                 line["accuracy_mean"], plain["accuracy_mean"], teacher["accuracy_mean"])
         line["over_plain"] = metrics.paired_bootstrap(right[line["name"]], right[rows.PLAIN], seed=1)
-        report = metrics.classification_report(
-            *_one_hot(labels.tolist(), line["answers"]), sorted(set(labels.tolist()) | set(line["answers"])))
-        line["confusion"], line["classes"] = np.asarray(report["confusion"]).tolist(), [
-            found["name"] for found in report["classes"]]
+        report = figures.report_of(labels.tolist(), line["answers"])
+        line["confusion"] = np.asarray(report["confusion"]).tolist()
+        line["classes"] = [found["name"] for found in report["classes"]]
     for line in lines:
         del line["answers"]
     return {"lines": lines, "test_texts": len(labels), "labelled_texts": len(texts[0].train),
             "evidence": bool(teacher["accuracy_mean"] > plain["accuracy_mean"]),
             "smallest_difference": metrics.smallest_difference(
                 len(labels), teacher["over_plain"]["discordant_share"])}
-
-
-def _one_hot(labels, predicted):
-    names = sorted(set(labels) | set(predicted))
-    return [names.index(label) for label in labels], np.eye(len(names))[[names.index(label) for label in predicted]]
 
 
 if __name__ == "__main__":

@@ -68,21 +68,21 @@ def test_a_label_no_text_has_counts_as_wrong():
     assert [one["accuracy_mean"] for one in found["lines"]] == [0.9, 0.7, 0.0]
 
 
-def test_the_learning_rate_is_the_best_on_dev(tmp_path, monkeypatch):
-    dev = {"1e-3": 0.7, "3e-3": 0.9, "1e-2": 0.8}
+def test_the_trial_that_is_best_on_dev_is_the_cells(tmp_path, monkeypatch):
+    dev = {"rate_1e-3": 0.7, "rate_3e-3": 0.9, "rate_1e-2": 0.8}
 
     def run(steps, folder, seed):
-        rate = folder.rsplit("_", 1)[1]
+        name = os.path.basename(folder)
         path = os.path.join(folder, "run", "best", "figures.json")
-        files.write_json(path, {"accuracy": dev[rate], "loss": dev[rate]})
-        return [["command", rate, str(seed)]]
+        files.write_json(path, {"accuracy": dev[name], "loss": dev[name]})
+        return [["command", name, str(seed)]]
 
     monkeypatch.setattr(cells, "_run_steps", run)
-    setting = rows.Setting("data", "teacher", "student.json", str(tmp_path), [], "", "")
-    for select_by, best in (("accuracy", "3e-3"), ("loss", "1e-3")):
-        found = cells.train_cell(cells.Cell("paper", 2, 0), str(tmp_path), setting, list(dev), select_by)
-        assert found["rate"] == best and found["tried"] == dev and found["commands"] == [["command", best, "2"]]
-        assert found["folder"].endswith("cells/paper/seed_2/fold_1/rate_%s/run" % best)
+    monkeypatch.setattr(rows, "ROWS", {"paper": rows.Row("", (), lambda setting: [])})
+    for select_by, best in (("accuracy", "rate_3e-3"), ("loss", "rate_1e-3")):
+        found = cells.train_cell(cells.Cell("paper", 2, 0), str(tmp_path), dict.fromkeys(dev), select_by)
+        assert found["trial"] == best and found["tried"] == dev and found["commands"] == [["command", best, "2"]]
+        assert found["folder"].endswith("cells/paper/seed_2/fold_1/%s/run" % best)
 
 
 def test_a_cell_that_is_done_is_not_trained_again_and_time_left_is_told(tmp_path, capsys):
@@ -109,8 +109,8 @@ def setting(tmp_path):
                "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 32}
     files.write_json(str(tmp_path / "teacher" / "config.json"), teacher)
     student = tiny.write_model(tmp_path / "student.json", tiny.STUDENT, 50)
-    return rows.Setting("data", str(tmp_path / "teacher"), student, str(tmp_path), ["--num_train_steps=5"], "t.txt",
-                        "1e-3")
+    return rows.Setting("data", str(tmp_path / "teacher"), student, str(tmp_path / "out"),
+                        ["--num_train_steps=5", "--learning_rate=1e-3"], "t.txt", "0.25")
 
 
 @pytest.mark.parametrize("name", list(rows.ROWS))
@@ -123,11 +123,25 @@ def test_every_row_ends_in_a_run_of_a_distillation_with_all_that_rows_share(name
     assert rows.ROWS[name].tables
 
 
-def test_a_transformer_student_has_the_teachers_heads(setting):
-    path = rows.transformer_config(setting, 3, like_teacher=False)
-    found = files.read_json(path)
-    assert found["num_attention_heads"] == 4 and found["hidden_size"] % 4 == 0 and found["num_hidden_layers"] == 3
-    assert files.read_json(rows.transformer_config(setting, 3, like_teacher=True))["hidden_size"] == 24
+def student_of(name, setting):
+    _, arguments = rows.ROWS[name].steps(setting)[-1]
+    return files.read_json([text for text in arguments if text.startswith("--student_config_file=")][0].split("=")[1])
+
+
+@pytest.mark.parametrize("name, layers, width, heads", [
+    ("tinybert", 3, 12, 4), ("theseus", 3, 24, 4), ("etd", 3, 24, 4), ("transformer", 2, 128, 2)])
+def test_a_transformer_student_has_the_size_its_method_needs(name, layers, width, heads, setting):
+    found = student_of(name, setting)
+    assert (found["num_hidden_layers"], found["hidden_size"], found["num_attention_heads"]) == (layers, width, heads)
+    assert found["intermediate_size"] == 2 * width and found["vocab_size"] == 50
+
+
+@pytest.mark.parametrize("name", ["paper", "tinybert"])
+@pytest.mark.parametrize("dropout", ["0.25", ""])
+def test_the_dropout_that_is_tried_is_every_students(name, dropout, setting):
+    found = student_of(name, setting._replace(dropout=dropout))
+    of_student = [value for key, value in found.items() if key.endswith("dropout_prob")]
+    assert len(of_student) == (2 if name == "tinybert" else 3) and set(of_student) == {0.25 if dropout else 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +173,8 @@ def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
     for name in ("latency_ms_p50", "texts_per_second", "seconds", "megabytes"):
         assert found["theseus"][name] > 0
     assert np.sum(found["teacher"]["confusion"]) == results["test_texts"]
+    other = forks.run(*command, "--num_train_steps=5")
+    assert other.code == 1 and "begun with num_train_steps=4, now it is 5" in other.err
     report, page = commands.read(folder, "report.md"), commands.read(folder, "report.html")
     for one in results["lines"]:
         assert one["title"] in report and one["title"] in page and "%.4f" % one["accuracy_mean"] in page
@@ -169,6 +185,8 @@ def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
 @pytest.mark.parametrize("given, message", [
     (["--rows=pakd"], "--rows=pakd: no row pakd; did you mean pkd?"),
     (["--seeds=1,x"], "--seeds=1,x: different numbers"), (["--seeds=1,1"], "--seeds=1,1: different numbers"),
+    (["--learning_rates=1e-3,fast"], "--learning_rates=1e-3,fast: numbers above 0 and below 1"),
+    (["--dropouts=1"], "--dropouts=1: numbers above 0 and below 1"),
     (["--student_config_file=/absent.json"], "--student_config_file=/absent.json: no such file"),
     (["--data_dir=/absent"], "--data_dir=/absent: no such"),
     (["--unlabeled_file=/absent.txt"], "--unlabeled_file=/absent.txt: no such")])
@@ -183,6 +201,6 @@ def test_a_teacher_that_is_no_classifier_is_refused(flags, forks, teacher):
 
 
 def test_each_fold_has_a_teacher(world):
-    values = types.SimpleNamespace(teacher_checkpoint="t", student_config_file=world.student)
+    values = types.SimpleNamespace(teacher_checkpoint="t")
     with pytest.raises(UserError, match="1 folders, and --data_dir names 2; each fold has a teacher"):
         tables.check(values, [world.task] * 2, ["t"])
