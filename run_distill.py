@@ -63,6 +63,22 @@ def define_flags():
         "tells what each is." % ", ".join(methods.METHODS))
     flags.DEFINE_enum(
         "task", None, ["masked_lm", "classification"], "Needed: what is distilled on.", required=True)
+    _define_models()
+    _define_terms()
+    _define_stages()
+    _define_data()
+    common.define_masking_flags()
+    common.define_text_flags("--teacher_checkpoint")
+    common.define_model_flags("--teacher_checkpoint")
+    common.define_training_flags(32, 3.0, "1e-3 for a BiLSTM student, 5e-5 for a BERT")
+    flags.DEFINE_string(
+        "select_by", None,
+        "The figure that chooses the best checkpoint: %s on a task, %s on a corpus. Default: the "
+        "first of them."
+        % (", ".join(Classification.figures_to_select), ", ".join(MaskedLm.figures_to_select)))
+
+
+def _define_models():
     flags.DEFINE_multi_string(
         "teacher_checkpoint", None,
         "Needed: run folder or checkpoint of the teacher. Given several times, the outputs of all are averaged; they "
@@ -74,6 +90,9 @@ def define_flags():
     flags.DEFINE_string(
         "student_config_file", None,
         "JSON of the student, a BiLSTM or a BERT. Default: the one beside --init_checkpoint.")
+
+
+def _define_terms():
     flags.DEFINE_string(
         "layer_map", "interval",
         "Which layer of the student learns from which of the teacher: pairs student:teacher, counted from "
@@ -98,6 +117,9 @@ def define_flags():
         "Divide each weight by what its term amounts to when a stage begins, on %d batches of its texts, so that the "
         "weights say how much each term counts at first; their own scales differ by orders of magnitude."
         % measure.BALANCE_BATCHES)
+
+
+def _define_stages():
     flags.DEFINE_string(
         "strategy", "joint",
         "When what is learnt: joint (all terms together); two_stage (embedding and states, then answers and labels); "
@@ -117,6 +139,9 @@ def define_flags():
         "In stages that are gradual, as those after the first of two_stage and three_stage: updates until the next "
         "group of the student's variables trains too, from the top: head, layers, embeddings. 0: nothing is frozen. "
         "Default: a tenth of the stage's.", lower_bound=0)
+
+
+def _define_data():
     flags.DEFINE_string(
         "input_file", None, "TFRecords of the corpus, comma-separated, with * and ? (--task=masked_lm).")
     flags.DEFINE_string(
@@ -126,15 +151,6 @@ def define_flags():
         "unlabeled_file", None,
         "Texts without labels (.txt, .tsv, .csv, .jsonl), comma-separated, with * and ? "
         "(--task=classification).")
-    common.define_masking_flags()
-    common.define_text_flags("--teacher_checkpoint")
-    common.define_model_flags("--teacher_checkpoint")
-    common.define_training_flags(32, 3.0, "1e-3 for a BiLSTM student, 5e-5 for a BERT")
-    flags.DEFINE_string(
-        "select_by", None,
-        "The figure that chooses the best checkpoint: %s on a task, %s on a corpus. Default: the "
-        "first of them."
-        % (", ".join(Classification.figures_to_select), ", ".join(MaskedLm.figures_to_select)))
 
 
 def main():
@@ -147,14 +163,16 @@ def main():
     teacher_files = all_files[0]
     teacher = _open_teacher(values, all_files, on_task)
     model = _open_student(values, teacher, teacher_files)
-    make_plans = recipe.read(values, teacher, model)
-    settings = {"teacher": dataclasses.asdict(teacher.config)}
+    stages, make_plans = recipe.read(values, teacher, model)
+    settings = {"teacher": dataclasses.asdict(teacher.config), "stages": list(map(dataclasses.asdict, stages))}
     if on_task:
         _on_task(values, teacher, teacher_files, model, make_plans, settings)
     else:
         task = MaskedLm()
-        runs.on_corpus(values, model, task, lambda *found: make_plans(task, recipe.Files(found[0], (), *found[1:])),
-                       teacher.config, settings)
+        runs.on_corpus(
+            values, model, task,
+            lambda train, selecting, rules: make_plans(task, recipe.Files(train, (), selecting, rules)),
+            teacher.config, settings)
 
 
 def _check_flags(values, on_task):
@@ -227,7 +245,8 @@ def _on_task(values, teacher, teacher_files, model, make_plans, settings):
         if asked:
             _check_classes(values, teacher_files, data, asked)
         classify.train(values, model, data, unlabeled_files,
-                       lambda task, *found: make_plans(task, recipe.Files(*found)), settings)
+                       lambda task, labelled, others, selecting: make_plans(
+                           task, recipe.Files(labelled, others, selecting)), settings)
     if values.do_eval:
         classify.evaluate(values, model, data)
     if values.do_predict:

@@ -27,7 +27,7 @@ def term_means(distillation, input_fn, checkpoint=None, init=None, seed=0, max_b
         iterator = tf.data.make_initializable_iterator(input_fn())
         built = build_terms(distillation, iterator.get_next(), False, None if checkpoint else init)
         fetches = [(term.sum, term.total) for term in built]
-        with tf.Session() as session:
+        with tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as session:
             session.run([tf.global_variables_initializer(), tf.local_variables_initializer(), iterator.initializer])
             if checkpoint:
                 tf.train.Saver(tf.global_variables()).restore(session, checkpoint)

@@ -63,7 +63,7 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
     config, teacher, task, layer_map, weights, temperature, frozen = distillation
     replacing = replacing_probability is not None
     taught = None
-    if replacing or terms.of_teacher(layer_map, weights):
+    if replacing or terms.of_groups(terms.OF_TEACHER, layer_map, weights):
         taught = build_teacher(teacher, task, features,
                                with_logits=bool(terms.needing("logits", layer_map, weights)),
                                with_attention=bool(terms.needing("attention", layer_map, weights)))

@@ -36,7 +36,7 @@ def read(values, teacher, model):
       model: runs.Model, the student.
 
     Returns:
-      function of (task, Files) -> list of `runs.Plan`.
+      (list of `schedule.Stage`, function of (task, Files) -> list of `runs.Plan`, one for each stage).
 
     Raises:
       UserError: flags that do not fit the two models or each other.
@@ -55,15 +55,18 @@ def read(values, teacher, model):
     if values.freeze_encoder:
         _check_frozen(pairs, weights)
     stages = _read_stages(values, weights, pairs)
-    if any(stage.replacing for stage in stages):
-        theseus.check(model.config, teacher.config, model.init is not None, teacher.checkpoint)
+    if values.do_train and any(stage.replacing for stage in stages):
+        if values.freeze_encoder:
+            raise UserError("--freeze_encoder: stages of --strategy=%s train the student's layers alone; give one of "
+                            "the two" % values.strategy)
+        theseus.check(model.config, teacher, model.init)
 
     def make_plans(task, files_):
         distillation = Distillation(model.config, teacher, task, pairs, weights, values.temperature,
                                     bool(values.freeze_encoder))
         return [_plan(values, stage, distillation, model, files_) for stage in stages]
 
-    return make_plans
+    return stages, make_plans
 
 
 def _read_stages(values, weights, pairs):
@@ -86,7 +89,18 @@ def _read_stages(values, weights, pairs):
     for stage in stages:
         if stage not in kept:
             print("stage %s: no term of it has a weight; left out" % stage.name, flush=True)
+    for stage in kept:
+        if stage.gradual and values.unfreeze_steps != 0:
+            _check_thaws(values, stage, schedule.weights_of(stage, weights, pairs), pairs)
     return kept
+
+
+def _check_thaws(values, stage, weights, pairs):
+    """Raises UserError unless a term teaches the head, which alone trains when a gradual stage begins."""
+    if not terms.of_groups(("answers", "labels"), pairs, weights):
+        raise UserError("--strategy=%s: stage %s is gradual, so the head trains first, and of its terms with a weight "
+                        "(%s) none teaches it; give it one of the answers or labels, or --unfreeze_steps=0"
+                        % (values.strategy, stage.name, ", ".join(weights)))
 
 
 def _read_weights(values, pairs):
@@ -129,8 +143,7 @@ def _check_one_part(values, flag):
 
 def _check_frozen(pairs, weights):
     """Raises UserError where a term would teach the student's encoder, which is frozen."""
-    asked = [name for name, kind in terms.TERMS.items() if kind.group in ("embedding", "states")
-             and any(weights[logged] for logged, _ in terms.instances(name, pairs))]
+    asked = terms.of_groups(("embedding", "states"), pairs, weights)
     if asked:
         zeros = ["--%s=0" % ("hidden_weights" if name == "hidden" else name + "_weight") for name in asked]
         raise UserError("--freeze_encoder: the student's states stay as they are, and %s teach%s them; %s goes "

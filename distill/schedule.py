@@ -8,7 +8,7 @@ A strategy is JSON, one of `configs/recipes` or the user's own:
 
 A term is one of `terms.TERMS` or a group of them (`terms.GROUPS`). In a stage that is gradual the student is frozen at
 first but for its head, and thawed from the top: head, top layer ... lowest layer, embeddings (Howard and Ruder 2018,
-section 3.3).
+section 3.3); it must have answers or labels, which teach the head.
 """
 
 import dataclasses

@@ -24,6 +24,7 @@ Kind = collections.namedtuple("Kind", "build per_layer group needs")
 WHOLE_UPDATE = ("text_similarity", "contrast")
 
 GROUPS = ("embedding", "states", "answers", "labels")
+OF_TEACHER = GROUPS[:3]
 
 
 def build_terms(compared, layer_map, weights):
@@ -51,16 +52,18 @@ def instances(name, layer_map):
     return [(name, layer_map[-1])]
 
 
+def of_groups(groups, layer_map, weights):
+    """The terms of some of `GROUPS` that have a weight: list of names."""
+    return _weighted((name for name, kind in TERMS.items() if kind.group in groups), layer_map, weights)
+
+
 def needing(what, layer_map, weights):
     """The terms that need "logits" or "attention" of the teacher and have a weight: list of names."""
-    return [name for name, kind in TERMS.items()
-            if kind.needs == what and any(weights.get(logged) for logged, _ in instances(name, layer_map))]
+    return _weighted((name for name, kind in TERMS.items() if kind.needs == what), layer_map, weights)
 
 
-def of_teacher(layer_map, weights):
-    """The terms that look at the teacher and have a weight: list of names."""
-    return [name for name, kind in TERMS.items() if kind.group != "labels"
-            and any(weights.get(logged) for logged, _ in instances(name, layer_map))]
+def _weighted(names, layer_map, weights):
+    return [name for name in names if any(weights.get(logged) for logged, _ in instances(name, layer_map))]
 
 
 def project(tensor, width, name):

@@ -8,6 +8,7 @@ every update each module is the student's with probability p, else the teacher's
 Afterwards the student trains alone.
 """
 
+import os
 import zlib
 
 import tensorflow.compat.v1 as tf
@@ -52,24 +53,27 @@ def probability_at(step, schedule, base):
     return tf.minimum(1.0, base + (1.0 - base) * done)
 
 
-def check(student, teacher, starts_from_it, source):
+def check(student, teacher, init):
     """Raises UserError unless a student's layers can stand in the place of its teacher's.
 
     Args:
-      student, teacher: their configurations.
-      starts_from_it: whether the student has a start, which must be the teacher's embeddings and head.
-      source: the teacher, for messages.
+      student: its configuration.
+      teacher: Teacher.
+      init: Init, where the student starts, or None; it must be the teacher, for its embeddings and head.
     """
-    name = "replacement of the teacher's layers (%s)" % source
-    for config in (student, teacher):
+    name = "replacement of the teacher's layers (%s)" % teacher.checkpoint
+    for config in (student, teacher.config):
         if config.model_type != "bert":
             raise UserError("%s: both models must be BERTs, and one is a %s" % (name, config.model_type))
-    if student.hidden_size != teacher.hidden_size:
+    if teacher.others:
+        raise UserError("%s: several teachers have no layers in common; give one --teacher_checkpoint" % name)
+    if student.hidden_size != teacher.config.hidden_size:
         raise UserError("%s: the student is %d wide, the teacher %d; they must be equal"
-                        % (name, student.hidden_size, teacher.hidden_size))
-    if teacher.num_layers % student.num_layers:
+                        % (name, student.hidden_size, teacher.config.hidden_size))
+    if teacher.config.num_layers % student.num_layers:
         raise UserError("%s: its %d layers cannot be divided among the student's %d"
-                        % (name, teacher.num_layers, student.num_layers))
-    if not starts_from_it:
+                        % (name, teacher.config.num_layers, student.num_layers))
+    if not init or os.path.abspath(init.checkpoint) != os.path.abspath(teacher.checkpoint):
         raise UserError("%s: the student must start with the teacher's embeddings and head; give --init_checkpoint=%s "
-                        "--init_layers=%s" % (name, source, ",".join(map(str, range(student.num_layers)))))
+                        "--init_layers=%s" % (name, teacher.checkpoint, ",".join(map(str, range(student.num_layers)))))
+

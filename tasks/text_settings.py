@@ -56,11 +56,9 @@ def read(path, overrides, flags_source="the flags"):
 def as_dict(settings):
     """The settings as they are stored: dict of field -> value."""
     values = dataclasses.asdict(settings)
-    # So a run or an export that was made when there was no other choice stays the same.
-    if settings.tokenizer == TextSettings.tokenizer:
-        del values["tokenizer"]
-    if settings.head == TextSettings.head:
-        del values["head"]
+    for name in ("tokenizer", "head"):  # so what was made when there was no other choice stays the same
+        if values[name] == getattr(TextSettings, name):
+            del values[name]
     return values
 
 

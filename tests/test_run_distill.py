@@ -175,6 +175,15 @@ def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_t
     assert (settings["strategy"], settings["contrast_weight"], settings["prediction_weight"]) == ("lrc", 1.0, 0.5)
 
 
+def test_a_run_whose_stages_have_changed_since_is_refused(distil_on_task, tmp_path):
+    path = tmp_path / "mine.json"
+    for terms_, code in (["labels"], 0), (["answers", "labels"], 1):
+        path.write_text(json.dumps({"stages": [{"name": "all", "terms": terms_}]}))
+        _, result = distil_on_task("--strategy=%s" % path, "--num_train_steps=1")
+        assert result.code == code, result.err
+    assert "was begun with stages=[{" in result.err
+
+
 def test_teachers_that_are_not_alike_are_refused(distil_on_task, teacher, teacher_classifier):
     _, result = distil_on_task(*["--teacher_checkpoint=" + one.folder for one in (teacher_classifier, teacher)])
     assert result.code == 1 and "its labels is not that of" in result.err

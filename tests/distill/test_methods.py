@@ -40,7 +40,8 @@ def test_a_method_sets_flags_that_there_are_to_values_they_may_have(name, task, 
     methods.apply(values, name, task)
     changed = {flag for flag in before if values[flag].value != before[flag]}
     method = methods.METHODS[name]
-    assert changed <= set(method.corpus if task == "masked_lm" else method.task)
+    asked = method.corpus if task == "masked_lm" else method.task
+    assert changed <= set(asked) and {flag: values[flag].value for flag in asked} == asked
     for flag in changed:  # what the flag's own parser makes of the value is the value
         value = values[flag].value
         text = ",".join(value) if isinstance(value, list) else str(value)

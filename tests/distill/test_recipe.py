@@ -25,7 +25,7 @@ FLAGS = dict(
     train_batch_size=8, eval_batch_size=8, learning_rate=1e-2, num_train_steps=None, num_train_epochs=1.0,
     num_warmup_steps=0, warmup_proportion=0.0, weight_decay_rate=0.1, clip_norm=1.0, gradient_accumulation_steps=1,
     bias_correction=False, replacing_base=0.5, save_checkpoints_steps=1, random_seed=3, log_steps=1,
-    select_by="accuracy", num_gpus=0, num_cpu_replicas=1, use_bf16=False, freeze_encoder=None,
+    do_train=True, select_by="accuracy", num_gpus=0, num_cpu_replicas=1, use_bf16=False, freeze_encoder=None,
     **{name + "_weight": 0.0 for name in ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarity",
                                           "contrast", "patience", "attention")})
 
@@ -58,6 +58,7 @@ class Run:
 
     def __init__(self, folder, teacher, record_files, monkeypatch, **flags):
         self.folder, self.weights, self._kill_at = str(folder), {}, None
+        folder.mkdir(exist_ok=True)
         (folder / "vocab.txt").write_text("[PAD]\n")
         self._values = types.SimpleNamespace(**dict(FLAGS, output_dir=str(folder / "run"), **flags))
         self._model = runs.Model(STUDENT, None, runs.checkpoints.NO_FILES._replace(
@@ -72,9 +73,13 @@ class Run:
             raise Killed
         return {"accuracy": 0.5, "macro_f1": 0.5, "loss": 1.0}
 
+    def plans(self):
+        _, make_plans = recipe.read(self._values, self._teacher, self._model)
+        return make_plans(TASK, self._files)
+
     def train(self, kill_at=None):
         self._kill_at = kill_at
-        plans = recipe.read(self._values, self._teacher, self._model)(TASK, self._files)
+        plans = self.plans()
         run = runs.Run(None, ["/cpu:0"], {})
         runs.train(self._values, run, self._model, TASK, self._files.labelled + self._files.others,
                    self._files.selecting, plans)
@@ -152,8 +157,7 @@ def test_stages_have_their_own_rates(teacher, record_files, tmp_path, monkeypatc
 
 def test_texts_without_labels_are_left_out_where_only_labels_are_learnt(teacher, record_files, tmp_path, monkeypatch):
     run = Run(tmp_path, teacher, record_files, monkeypatch)
-    plans = recipe.read(run._values, teacher, run._model)(TASK, record_files)
-    assert [len(plan.files) for plan in plans] == [2, 2, 1]
+    assert [len(plan.files) for plan in run.plans()] == [2, 2, 1]
 
 
 def test_a_stage_of_states_stops_by_its_own_loss_on_dev(teacher, record_files, tmp_path, monkeypatch):
@@ -197,8 +201,7 @@ def test_terms_are_measured_once_a_stage_however_often_it_thaws(teacher, record_
 
 def test_a_stage_without_a_weighted_term_is_left_out_and_named(teacher, record_files, tmp_path, monkeypatch, capsys):
     run = Run(tmp_path, teacher, record_files, monkeypatch, label_weight=0.0)
-    plans = recipe.read(run._values, teacher, run._model)(TASK, record_files)
-    assert [plan.name for plan in plans] == ["representation", "answers"]
+    assert [plan.name for plan in run.plans()] == ["representation", "answers"]
     assert "stage labels: no term of it has a weight; left out" in capsys.readouterr().out
 
 
@@ -208,13 +211,27 @@ def test_a_stage_without_a_weighted_term_is_left_out_and_named(teacher, record_f
     ({"stage_steps": ["3", "x", "1"]}, "--stage_steps=3,x,1: a number above 0"),
     ({"stage_learning_rates": ["1", "0", "1"]}, "--stage_learning_rates=1,0,1: a number above 0"),
     ({"strategy": "two"}, "--strategy=two: no such file"),
+    ({"strategy": "theseus", "stage_steps": [], "freeze_encoder": True, "embedding_weight": 0.0,
+      "hidden_weights": ["0"]}, "--freeze_encoder: stages of --strategy=theseus train the student's layers alone"),
+    ({"strategy": "theseus", "stage_steps": []}, "both models must be BERTs, and one is a bilstm"),
     ({"embedding_weight": 0.0, "hidden_weights": ["0"], "prediction_weight": 0.0, "label_weight": 0.0},
      "all are 0, and so are those of the other terms")], ids=str)
 def test_what_does_not_fit_is_refused(flags, message, teacher, record_files, tmp_path, monkeypatch):
     run = Run(tmp_path, teacher, record_files, monkeypatch, **flags)
     with pytest.raises(UserError) as error:
-        recipe.read(run._values, teacher, run._model)
+        run.plans()
     assert message in str(error.value)
+
+
+def test_a_gradual_stage_that_does_not_teach_the_head_is_refused(teacher, record_files, tmp_path, monkeypatch):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"stages": [{"name": "texts", "terms": ["text_similarity", "prediction"],
+                                            "gradual": True}]}))
+    flags = dict(strategy=str(path), stage_steps=[], text_similarity_weight=1.0, prediction_weight=0.0)
+    with pytest.raises(UserError, match=r"stage texts is gradual, .* \(text_similarity\) none teaches it"):
+        Run(tmp_path / "refused", teacher, record_files, monkeypatch, **flags).plans()
+    Run(tmp_path / "frozen", teacher, record_files, monkeypatch, **dict(flags, unfreeze_steps=0)).plans()
+    Run(tmp_path / "taught", teacher, record_files, monkeypatch, **dict(flags, prediction_weight=1.0)).plans()
 
 
 def test_too_few_updates_for_all_stages_are_refused(teacher, record_files, tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -114,11 +116,18 @@ def test_a_replaced_layer_learns_nothing(teacher):
     assert graphs.run(lambda: build(0.0))[0] == 0 < graphs.run(lambda: build(1.0))[0]
 
 
-@pytest.mark.parametrize("student, starts, message", [
-    (batches.bilstm(), True, "both models must be BERTs, and one is a bilstm"),
-    (batches.bert(layers=2, width=6), True, "the student is 6 wide, the teacher 8"),
-    (batches.bert(layers=3), True, "its 4 layers cannot be divided among the student's 3"),
-    (STUDENT, False, "give --init_checkpoint=here --init_layers=0,1")])
-def test_a_student_that_cannot_take_the_place_is_refused(student, starts, message):
+@pytest.mark.parametrize("student, init, others, message", [
+    (batches.bilstm(), "here", (), "both models must be BERTs, and one is a bilstm"),
+    (STUDENT, "here", ("there",), "several teachers have no layers in common; give one --teacher_checkpoint"),
+    (batches.bert(layers=2, width=6), "here", (), "the student is 6 wide, the teacher 8"),
+    (batches.bert(layers=3), "here", (), "its 4 layers cannot be divided among the student's 3"),
+    (STUDENT, None, (), "give --init_checkpoint=here --init_layers=0,1"),
+    (STUDENT, "there", (), "give --init_checkpoint=here --init_layers=0,1")])
+def test_a_student_that_cannot_take_the_place_is_refused(student, init, others, message):
+    teacher = Teacher(TEACHER, "here", (), None, others)
     with pytest.raises(UserError, match=message):
-        theseus.check(student, TEACHER, starts, "here")
+        theseus.check(student, teacher, init and Init(init, (0, 1), True))
+
+
+def test_a_student_that_starts_as_the_teacher_can_take_its_place():
+    theseus.check(STUDENT, Teacher(TEACHER, "here", ()), Init(os.path.abspath("here"), (0, 1), True))
