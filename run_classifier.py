@@ -35,7 +35,7 @@ def main():
     values = flags.FLAGS
     classify.check_flags(values)
     model = runs.open_model(values, runs.one_config_file(values))
-    data = classify.open_data(values, model.files, model.files.vocab_file)
+    data = classify.open_data(values, model.files, model.files.vocab_file, values.head)
     runs.check_length(model.config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:
         classify.train(values, model, data)

@@ -27,10 +27,11 @@ from distill import measure
 from distill import methods
 from distill import recipe
 from distill import terms
-from distill.teacher import Teacher
+from distill.cache import TeacherCache
+from distill.teacher import define_teacher_flags
+from distill.teacher import open_teacher
 from serving import export
 from tasks import classify
-from tasks import encoders
 from tasks import runs
 from tasks import text_settings
 from tasks.classification import Classification
@@ -79,14 +80,11 @@ def define_flags():
 
 
 def _define_models():
-    flags.DEFINE_multi_string(
-        "teacher_checkpoint", None,
-        "Needed: run folder or checkpoint of the teacher. Given several times, the outputs of all are averaged; they "
-        "must be models of one kind and size, with one vocabulary and the same labels.", required=True)
-    flags.DEFINE_string("bert_config_file", None, "JSON of the teacher. Default: the one beside it.")
+    define_teacher_flags()
     flags.DEFINE_string(
-        "teacher_layers", "",
-        "Layers of --teacher_checkpoint that the teacher has, counted from 0. Default: all.")
+        "teacher_cache", None,
+        "Folder of distill.cache_teacher, from which the teacher's outputs on the training texts are read instead of "
+        "computed.")
     flags.DEFINE_string(
         "student_config_file", None,
         "JSON of the student, a BiLSTM or a BERT. Default: the one beside --init_checkpoint.")
@@ -159,9 +157,9 @@ def main():
     if values.method:
         methods.apply(values, values.method, values.task)
     _check_flags(values, on_task)
-    all_files = [checkpoints.find_model(path, "teacher_checkpoint") for path in values.teacher_checkpoint]
-    teacher_files = all_files[0]
-    teacher = _open_teacher(values, all_files, on_task)
+    teacher, teacher_files = open_teacher(values, on_task)
+    if values.teacher_cache and values.do_train:
+        teacher = teacher._replace(cache=TeacherCache(values.teacher_cache, teacher))
     model = _open_student(values, teacher, teacher_files)
     stages, make_plans = recipe.read(values, teacher, model)
     settings = {"teacher": dataclasses.asdict(teacher.config), "stages": list(map(dataclasses.asdict, stages))}
@@ -191,30 +189,6 @@ def _check_flags(values, on_task):
                         % (values.select_by, ", ".join(task.figures_to_select)))
 
 
-def _open_teacher(values, all_files, on_task):
-    """The Teacher of one checkpoint or several; all_files: their ModelFiles."""
-    layers = checkpoints.parse_layers(values.teacher_layers)
-    configs, first = [], all_files[0]
-    for found in all_files:
-        config_file = values.bert_config_file or found.config_file
-        if not config_file:
-            raise UserError("--bert_config_file: needed, no config.json is beside %s" % found.checkpoint)
-        configs.append(encoders.cut_layers(encoders.read_config(config_file), layers, config_file))
-        differs = [name for name, one, other in (
-            ("model", configs[0], configs[-1]), ("vocabulary", *map(_digest, (first.vocab_file, found.vocab_file))),
-            ("labels", *map(_digest, (first.labels_file, found.labels_file))),
-            ("text.json", *map(_digest, (first.text_file, found.text_file)))) if one != other]
-        if differs:
-            raise UserError("--teacher_checkpoint=%s: its %s is not that of %s; teachers that are averaged must be "
-                            "alike" % (found.checkpoint, differs[0], first.checkpoint))
-    head = text_settings.read(first.text_file, {}).head if on_task else None
-    return Teacher(configs[0], first.checkpoint, layers, head, tuple(found.checkpoint for found in all_files[1:]))
-
-
-def _digest(path):
-    return path and files.digest(path)
-
-
 def _open_student(values, teacher, teacher_files):
     """The student's Model; its vocabulary is the teacher's."""
     values.vocab_file = values.vocab_file or teacher_files.vocab_file
@@ -236,7 +210,8 @@ def _on_task(values, teacher, teacher_files, model, make_plans, settings):
     if values.unlabeled_file and values.do_train:
         unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file")
     known = teacher_files if values.do_train else runs.own_files(values) or teacher_files
-    data = classify.open_data(values, known, values.vocab_file, model.files)
+    head = values.head or text_settings.read(model.files.text_file, {}).head
+    data = classify.open_data(values, known, values.vocab_file, head)
     for config in (teacher.config, model.config):
         runs.check_length(config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:

@@ -10,6 +10,7 @@ Letters: G texts of one update, B texts of one part of it, S tokens, P predictio
 import collections
 import itertools
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from bert import dynamic_masking
@@ -157,7 +158,7 @@ def totals(features):
     return {name: tf.cast(value, tf.float32) for name, value in counted.items()}
 
 
-def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=0, rules=None):
+def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=0, rules=None, beside=None):
     """An input_fn whose every batch is decided by (files, batch_size, seed, step).
 
     The stream of texts has no end: epoch after epoch, each shuffled anew through a buffer of at most
@@ -174,6 +175,8 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
       seed: int.
       start_step: updates already made.
       rules: `masking.Rules`, for records without masks.
+      beside: function of (features of a part with "record", the place of each text in the files, from 0) -> features
+        with more that is kept elsewhere; None: nothing is.
 
     Returns:
       input_fn(input_context=None) -> tf.data.Dataset of features, each [B, ...], with `totals`.
@@ -182,7 +185,8 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
       UserError: no records, no rules where masks are to be drawn, or (from input_fn) a batch size that the parts do
         not divide.
     """
-    num_records = sum(map(tfrecord.count_records, files))
+    counts = [tfrecord.count_records(name) for name in files]
+    num_records = sum(counts)
     if not num_records:
         raise UserError("%s: no records" % ", ".join(files))
     read = _reader(files, names, rules, seed)
@@ -197,14 +201,16 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
         pool_updates = max(1, min(MAX_POOL_UPDATES, num_records // batch_size))
         first_pool, first_update = divmod(start_step, pool_updates)
         pool_size = pool_updates * batch_size
-        texts = _shuffled_records(files, num_records, seed, first_pool * pool_size)
+        texts = _shuffled_records(files, counts, seed, first_pool * pool_size)
         pools = texts.batch(pool_size, drop_remainder=True)
         numbered = tf.data.Dataset.zip((tf.data.experimental.Counter(first_pool), pools))
 
-        def updates_of(pool, serialized):
+        def updates_of(pool, texts):
+            numbers, serialized = texts
             places = pool * pool_size + tf.range(pool_size, dtype=tf.int64)
+            features = dict(read(serialized, places), record=numbers[:, None])
             return tf.data.Dataset.from_tensor_slices(_updates_of_similar_length(
-                read(serialized, places), pool_updates, batch_size, seed, pool))
+                features, pool_updates, batch_size, seed, pool))
 
         updates = numbered.flat_map(updates_of)
         parts = updates.skip(first_update).flat_map(
@@ -212,7 +218,12 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
                 _split(update, replicas * num_parts)))
         if input_context and input_context.num_input_pipelines > 1:
             parts = _parts_of_worker(parts, input_context)
-        return parts.map(trim).prefetch(4)
+        return parts.map(finish).prefetch(4)
+
+    def finish(features):
+        record = features.pop("record")[:, 0]
+        features = trim(features)
+        return beside(dict(features, record=record)) if beside else features
 
     return input_fn
 
@@ -238,15 +249,18 @@ def _reader(files, names, rules, seed):
     return read
 
 
-def _shuffled_records(files, num_records, seed, skip):
-    buffer_size = min(num_records, MAX_SHUFFLE_BUFFER)
-    first_epoch, position = divmod(skip, num_records)
+def _shuffled_records(files, counts, seed, skip):
+    """Epoch after epoch of (place of a record in the files, its bytes); counts: records of each file."""
+    buffer_size = min(sum(counts), MAX_SHUFFLE_BUFFER)
+    first_epoch, position = divmod(skip, sum(counts))
+    first_of_file = np.cumsum([0] + counts[:-1], dtype=np.int64)
 
     def one_epoch(epoch):
         key = seed * 1000003 % 2 ** 62 + epoch
-        names = tf.data.Dataset.from_tensor_slices(files).shuffle(
+        names = tf.data.Dataset.from_tensor_slices((files, first_of_file)).shuffle(
             len(files), seed=key, reshuffle_each_iteration=False)
-        records = names.interleave(tf.data.TFRecordDataset, cycle_length=min(len(files), 16), block_length=1)
+        records = names.interleave(lambda name, first: tf.data.TFRecordDataset(name).enumerate(first),
+                                   cycle_length=min(len(files), 16), block_length=1)
         return records.shuffle(buffer_size, seed=key, reshuffle_each_iteration=False)
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
@@ -286,7 +300,7 @@ def _parts_of_worker(parts, context):
     return parts.enumerate().filter(mine).map(lambda _, part: part)
 
 
-def evaluation_input_fn(files, names, batch_size, rules=None):
+def evaluation_input_fn(files, names, batch_size, rules=None, beside=None, first=0, count=-1):
     """An input_fn that reads every record once.
 
     Masks of records without any are those of the record's place in the files, always the same.
@@ -296,6 +310,8 @@ def evaluation_input_fn(files, names, batch_size, rules=None):
       names: features to read.
       batch_size: B.
       rules: `masking.Rules`, for records without masks.
+      beside: as in `training_input_fn`.
+      first, count: which records, int or int64 scalar; -1: all from `first` on.
 
     Returns:
       input_fn() -> tf.data.Dataset of features [B, ...] with `totals` and "record" [B], the place of
@@ -304,7 +320,8 @@ def evaluation_input_fn(files, names, batch_size, rules=None):
     read = _reader(files, names, rules, EVALUATION_SEED)
 
     def input_fn():
-        records = tf.data.TFRecordDataset(files).enumerate().batch(MAX_POOL_UPDATES * batch_size)
+        records = tf.data.TFRecordDataset(files).enumerate().skip(first).take(count).batch(
+            MAX_POOL_UPDATES * batch_size)
 
         def sort(numbers, serialized):
             pool = dict(read(serialized, numbers), record=numbers)
@@ -313,7 +330,8 @@ def evaluation_input_fn(files, names, batch_size, rules=None):
                 {name: tf.gather(values, by_length) for name, values in pool.items()}).batch(batch_size)
 
         def finish(features):
-            return dict(trim(features), **totals(features))
+            features = dict(trim(features), **totals(features))
+            return beside(features) if beside else features
 
         return records.flat_map(sort).map(finish).prefetch(4)
 

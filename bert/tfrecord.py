@@ -10,7 +10,9 @@ A file is its records one after the other, each framed as
 A checksum is the CRC-32C of the bytes, rotated and shifted so that a record may hold checksums of its own.
 """
 
+import array
 import functools
+import itertools
 import os
 import struct
 
@@ -97,16 +99,52 @@ def count_records(path):
     Raises:
       UserError: the file ends inside a record.
     """
+    return sum(1 for _ in _offsets(path))
+
+
+def read_at(path, numbers):
+    """Some records of a file, verified, without those between them.
+
+    Args:
+      path: the file; that its lengths are read once is all that is kept of it.
+      numbers: which records, counted from 0.
+
+    Returns:
+      list of bytes, in the order of `numbers`.
+
+    Raises:
+      UserError: a record is damaged.
+    """
+    offsets, found = _all_offsets(path, os.path.getmtime(path)), []
+    with open(path, "rb") as stream:
+        for number in numbers:
+            stream.seek(offsets[number] + HEADER)
+            record = stream.read(offsets[number + 1] - offsets[number] - HEADER - CHECKSUM)
+            if stream.read(CHECKSUM) != UINT32.pack(_checksum(record)):
+                raise Damaged(path, number, offsets[number], "checksum of the data")
+            found.append(record)
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _all_offsets(path, _modified):
+    """Where each record begins, and the end of the file: array of int64."""
+    return array.array("q", itertools.chain(_offsets(path), [os.path.getsize(path)]))
+
+
+def _offsets(path):
+    """Yields where each record begins."""
     size, position, count = os.path.getsize(path), 0, 0
     with open(path, "rb") as stream:
         while position < size:
             stream.seek(position)
             length = stream.read(UINT64.size)
+            begin = position
             position += HEADER + CHECKSUM + (UINT64.unpack(length)[0] if len(length) == UINT64.size else size)
             if position > size:
                 raise UserError("%s: record %d is cut off; the file is damaged: make it again" % (path, count))
+            yield begin
             count += 1
-    return count
 
 
 def _told(what):

@@ -62,11 +62,8 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
     """
     config, teacher, task, layer_map, weights, temperature, frozen = distillation
     replacing = replacing_probability is not None
-    taught = None
-    if replacing or terms.of_groups(terms.OF_TEACHER, layer_map, weights):
-        taught = build_teacher(teacher, task, features,
-                               with_logits=bool(terms.needing("logits", layer_map, weights)),
-                               with_attention=bool(terms.needing("attention", layer_map, weights)))
+    needs = terms.needs(layer_map, weights)
+    taught = build_teacher(teacher, task, features, needs) if replacing or needs else None
     if replacing:
         student = theseus.MixedModel(taught.encoder, replacing_probability, config, is_training, features["input_ids"],
                                      features["input_mask"], features["segment_ids"])

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import os
 
 import tensorflow.compat.v1 as tf
@@ -60,6 +61,8 @@ def read(values, teacher, model):
             raise UserError("--freeze_encoder: stages of --strategy=%s train the student's layers alone; give one of "
                             "the two" % values.strategy)
         theseus.check(model.config, teacher, model.init)
+    if teacher.cache:
+        _check_cache(values, teacher.cache, stages, weights, pairs)
 
     def make_plans(task, files_):
         distillation = Distillation(model.config, teacher, task, pairs, weights, values.temperature,
@@ -150,6 +153,15 @@ def _check_frozen(pairs, weights):
                         "with it" % (" and ".join(asked), "" if len(asked) > 1 else "es", " ".join(zeros)))
 
 
+def _check_cache(values, cache, stages, weights, pairs):
+    """Raises UserError where the teacher must see what a cache cannot know, or it lacks what the terms look at."""
+    replacing = [stage.name for stage in stages if stage.replacing]
+    if replacing:
+        raise UserError("--teacher_cache=%s: the teacher's layers take part in stage %s of --strategy=%s; leave the "
+                        "flag out" % (values.teacher_cache, replacing[0], values.strategy))
+    cache.check(terms.needs(pairs, weights), pairs)
+
+
 def _hidden_weights(texts, pairs):
     """dict of student layer -> weight."""
     flag = "--hidden_weights=%s" % ",".join(texts)
@@ -171,13 +183,14 @@ def _plan(values, stage, distillation, model, files_):
     # A text without a label would have no part in the loss of labels alone.
     names = list(files_.labelled) + ([] if list(own) == ["label"] else list(files_.others))
 
+    beside = functools.partial(_beside, distillation, own, files_.rules)
     balanced = {}  # measured once, when the stage begins
 
     def make_model_fn(rates, init, progress, trains):
         weights, told = own, progress
         if values.balance_terms:
             balanced.update(balanced or _balanced_weights(
-                values, stage, distillation._replace(weights=own), init, names, files_.rules))
+                values, stage, distillation._replace(weights=own), init, names, files_.rules, beside(names)))
             weights, told = balanced, _also_writing(progress, values.output_dir, stage, balanced)
         return distillation_model_fn(distillation, rates, init, told, trains, weights,
                                      values.replacing_base if stage.replacing else None)
@@ -191,7 +204,8 @@ def _plan(values, stage, distillation, model, files_):
 
     def loss_on_dev(checkpoint):
         input_fn = records.evaluation_input_fn(
-            files_.selecting, distillation.task.feature_names, values.eval_batch_size, files_.rules)
+            files_.selecting, distillation.task.feature_names, values.eval_batch_size, files_.rules,
+            beside(files_.selecting))
         means = measure.term_means(distillation._replace(weights=own), input_fn, checkpoint)
         return sum(own[name] * value for name, value in means.items())
 
@@ -199,17 +213,29 @@ def _plan(values, stage, distillation, model, files_):
     # What selects tells nothing of a stage that leaves the answers alone.
     by_loss = patience and files_.selecting and not groups & {"answers", "labels"}
     return runs.Plan(stage.name, make_model_fn, stage.num_steps, stage.learning_rate, phases, names, patience,
-                     loss_on_dev if by_loss else None)
+                     loss_on_dev if by_loss else None, beside(names))
 
 
-def _balanced_weights(values, stage, distillation, init, names, rules):
+def _beside(distillation, weights, rules, names):
+    """As `beside` of `records.training_input_fn`, for a stage's terms: what a cache has of the teacher, else None."""
+    cache = distillation.teacher.cache
+    if not cache:
+        return None
+    if rules:
+        raise UserError("--teacher_cache=%s: the records hold no masks (%s), and the teacher would see others in each "
+                        "epoch; leave the flag out" % (cache.folder, names[0]))
+    return cache.beside(names, terms.needs(distillation.layer_map, weights))
+
+
+def _balanced_weights(values, stage, distillation, init, names, rules, beside):
     """The stage's weights of --balance_terms; those it began with, where it goes on."""
     path = os.path.join(values.output_dir, BALANCE)
     found = files.read_json(path).get(stage.name) if os.path.exists(path) else None
     if found:
         return found
     input_fn = records.training_input_fn(
-        names, distillation.task.feature_names, values.train_batch_size, 1, values.random_seed, rules=rules)
+        names, distillation.task.feature_names, values.train_batch_size, 1, values.random_seed, rules=rules,
+        beside=beside)
     means = measure.term_means(distillation, input_fn, tf.train.latest_checkpoint(values.output_dir), init,
                                values.random_seed, measure.BALANCE_BATCHES)
     print("stage %s begins with %s" % (stage.name, "  ".join("%s %.4g" % item for item in means.items())), flush=True)

@@ -49,7 +49,8 @@ def text_similarity(student, teacher, mask):
     on replicas or one after the other, has fewer pairs, and another loss, than one in one piece.
 
     Args:
-      student, teacher, mask: as in `token_similarity`.
+      student, mask: as in `token_similarity`.
+      teacher: float32 [B, S, F], or [B, F], the mean of its real states.
 
     Returns:
       float32 [B].
@@ -69,7 +70,7 @@ def contrast(student, teacher, mask):
 
     Args:
       student: float32 [B, S, D], already projected to the teacher's width.
-      teacher: float32 [B, S, D].
+      teacher: float32 [B, S, D], or [B, D], the mean of its real states.
       mask: as in `token_similarity`.
 
     Returns:
@@ -100,6 +101,12 @@ def _pair_mse(student, teacher, mask):
 
 
 def _directions(states, mask):
-    """The mean of each text's real states, [B, S, D] -> [B, D], of length 1."""
-    total = tf.reduce_sum(tf.where_v2(mask[:, :, None] > 0, states, 0.0), axis=1)  # points where the mean points
-    return unit_vectors(total, tf.reduce_max(mask, axis=1))
+    """The mean of each text's real states, [B, S, D] or itself [B, D] -> [B, D], of length 1."""
+    if states.shape.ndims == 3:
+        states = sum_of_real(states, mask)  # points where the mean points
+    return unit_vectors(states, tf.reduce_max(mask, axis=1))
+
+
+def sum_of_real(states, mask):
+    """[B, S, D] -> [B, D], over real tokens."""
+    return tf.reduce_sum(tf.where_v2(mask[:, :, None] > 0, states, 0.0), axis=1)

@@ -17,14 +17,14 @@ Compared = collections.namedtuple("Compared", "student logits taught task featur
 # build: function of (Compared, logged name, (student layer, teacher layer)) -> (sum, total).
 # per_layer: whether each pair of the layer map has a term of its own; else there is one, and the last pair is its.
 # group: what of the teacher is learnt, one of `GROUPS`.
-# needs: what of the teacher's it needs besides its states, "logits", "attention" or None.
+# needs: what of the teacher it looks at: "embedding", "states", "pooled" (of each text its first state, or the mean of
+# all), "logits", "attention" or None.
 Kind = collections.namedtuple("Kind", "build per_layer group needs")
 
 # Of terms that compare the texts of an update with each other, so that it must not be cut into parts.
 WHOLE_UPDATE = ("text_similarity", "contrast")
 
 GROUPS = ("embedding", "states", "answers", "labels")
-OF_TEACHER = GROUPS[:3]
 
 
 def build_terms(compared, layer_map, weights):
@@ -57,9 +57,13 @@ def of_groups(groups, layer_map, weights):
     return _weighted((name for name, kind in TERMS.items() if kind.group in groups), layer_map, weights)
 
 
-def needing(what, layer_map, weights):
-    """The terms that need "logits" or "attention" of the teacher and have a weight: list of names."""
-    return _weighted((name for name, kind in TERMS.items() if kind.needs == what), layer_map, weights)
+def needs(layer_map, weights):
+    """What the terms with a weight look at of the teacher: dict of `Kind.needs` -> list of their names."""
+    found = {}
+    for name in _weighted(TERMS, layer_map, weights):
+        if TERMS[name].needs:
+            found.setdefault(TERMS[name].needs, []).append(name)
+    return found
 
 
 def _weighted(names, layer_map, weights):
@@ -76,7 +80,20 @@ def project(tensor, width, name):
 
 def _states(compared, pair):
     """The two models' outputs of a pair of layers, [B, S, D] and [B, S, F]."""
-    return compared.student.get_all_encoder_layers()[pair[0] - 1], compared.taught.hidden[pair[1] - 1]
+    return _ours(compared, pair), compared.taught.hidden[pair[1] - 1]
+
+
+def _ours(compared, pair):
+    return compared.student.get_all_encoder_layers()[pair[0] - 1]
+
+
+def _theirs(compared, pair, what):
+    """Of what is pooled of a layer of the teacher's, one: its states [B, S, F], where they are there, else that.
+
+    what: "first" [B, 1, F] or "mean" [B, F].
+    """
+    taught = compared.taught
+    return taught.hidden[pair[1] - 1] if taught.hidden else taught.pooled[pair[1] - 1][what]
 
 
 def _over_tokens(loss, compared, name, ours, theirs):
@@ -131,17 +148,18 @@ def _token_similarity(compared, _name, pair):
 
 def _text_similarity(compared, _name, pair):
     mask = compared.features["input_mask"]
-    return _over_texts(relations.text_similarity(*_states(compared, pair), mask), compared)
+    return _over_texts(relations.text_similarity(
+        _ours(compared, pair), _theirs(compared, pair, "mean"), mask), compared)
 
 
 def _contrast(compared, name, pair):
-    ours, theirs = _states(compared, pair)
-    projected = project(ours, theirs.shape.as_list()[-1], name)
+    theirs = _theirs(compared, pair, "mean")
+    projected = project(_ours(compared, pair), theirs.shape.as_list()[-1], name)
     return _over_texts(relations.contrast(projected, theirs, compared.features["input_mask"]), compared)
 
 
 def _patience(compared, name, pair):
-    ours, theirs = _states(compared, pair)
+    ours, theirs = _ours(compared, pair), _theirs(compared, pair, "first")
     width = theirs.shape.as_list()[-1]
     first = ours[:, :1]
     if ours.shape.as_list()[-1] != width:
@@ -156,15 +174,15 @@ def _attention(compared, _name, pair):
 
 
 TERMS = collections.OrderedDict([
-    ("embedding", Kind(_embedding, False, "embedding", None)),
-    ("hidden", Kind(_hidden, True, "states", None)),
+    ("embedding", Kind(_embedding, False, "embedding", "embedding")),
+    ("hidden", Kind(_hidden, True, "states", "states")),
     ("prediction", Kind(_prediction, False, "answers", "logits")),
     ("label", Kind(_label, False, "labels", None)),
     ("hard_label", Kind(_hard_label, False, "answers", "logits")),
     ("logit_mse", Kind(_logit_mse, False, "answers", "logits")),
-    ("cosine", Kind(_cosine, False, "states", None)),
-    ("token_similarity", Kind(_token_similarity, True, "states", None)),
-    ("text_similarity", Kind(_text_similarity, False, "states", None)),
-    ("contrast", Kind(_contrast, True, "states", None)),
-    ("patience", Kind(_patience, True, "states", None)),
+    ("cosine", Kind(_cosine, False, "states", "states")),
+    ("token_similarity", Kind(_token_similarity, True, "states", "states")),
+    ("text_similarity", Kind(_text_similarity, False, "states", "pooled")),
+    ("contrast", Kind(_contrast, True, "states", "pooled")),
+    ("patience", Kind(_patience, True, "states", "pooled")),
     ("attention", Kind(_attention, True, "states", "attention"))])

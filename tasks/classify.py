@@ -25,24 +25,22 @@ from training.command import UserError
 Data = collections.namedtuple("Data", "splits labels text featurizer")
 
 
-def open_data(values, model_files, vocab_file, head_files=None):
+def open_data(values, model_files, vocab_file, head=None):
     """Data, labels and text settings from flags, else from the files of a model.
 
     Args:
-      values: flags of `training.flags.define_text_flags`.
+      values: flags of `training.flags.define_data_flags`, and `random_seed`.
       model_files: checkpoints.ModelFiles.
       vocab_file: the vocabulary.
-      head_files: the files of the model itself, where `model_files` are its teacher's: a head is its own.
+      head: one of `heads.HEADS`; None: that of `model_files`.
 
     Raises:
       UserError: as `choose_splits`, labels from nowhere, or a tokenizer that is not the model's.
     """
     splits = choose_splits(values.data_dir, values.random_seed) if values.data_dir else None
     given = {name: getattr(values, name) for name in (
-        "max_seq_length", "truncation", "do_lower_case", "label_separator", "tokenizer", "head")}
-    if not given["head"] and head_files:
-        given["head"] = text_settings.read(head_files.text_file, {}).head
-    text = text_settings.read(model_files.text_file, given)
+        "max_seq_length", "truncation", "do_lower_case", "label_separator", "tokenizer")}
+    text = text_settings.read(model_files.text_file, dict(given, head=head))
     _check_tokenizer(text, model_files)
     separator = text.label_separator or None
     labels_file = values.labels_file or model_files.labels_file
@@ -91,15 +89,13 @@ def train(values, model, data, unlabeled_files=(), make_plans=None, more_setting
         -> list of `runs.Plan`; None: plain training.
       more_settings: as in `runs.open_run`.
     """
-    unlabeled = [Split("unlabeled_%d" % number, path) for number, path in enumerate(unlabeled_files, start=1)]
-    labelled = (data.splits.train, data.splits.select)
-    digests = {os.path.basename(split.path): files.digest(split.path) for split in unlabeled + list(labelled)}
+    paths = [*unlabeled_files, data.splits.train.path, data.splits.select.path]
+    digests = {os.path.basename(path): files.digest(path) for path in paths}
     run = runs.open_run(values, model, dict(
         more_settings or {}, labels=data.labels.names, text=text_settings.as_dict(data.text), **digests))
     if not run:
         return
-    train_records, select_records = (records_of(values, data, split) for split in labelled)
-    more_records = [records_of(values, data, split, labelled=False) for split in unlabeled]
+    train_records, select_records, more_records = make_records(values, data, unlabeled_files)
     task = make_task(values, data, train_records)
     labelled_files, more_files = [train_records.path], [made.path for made in more_records]
     if make_plans:
@@ -109,6 +105,13 @@ def train(values, model, data, unlabeled_files=(), make_plans=None, more_setting
             task_model_fn, model.config, task, freeze_encoder=values.freeze_encoder))]
     runs.train(values, run, _keep_head_of_same_labels(model, data), task, labelled_files + more_files,
                [select_records.path], plans, run_folder_contents(data))
+
+
+def make_records(values, data, unlabeled_files):
+    """The Records that train, those that select, and a list of those without labels."""
+    labelled = [records_of(values, data, split) for split in (data.splits.train, data.splits.select)]
+    unlabeled = [Split("unlabeled_%d" % number, path) for number, path in enumerate(unlabeled_files, start=1)]
+    return (*labelled, [records_of(values, data, split, labelled=False) for split in unlabeled])
 
 
 def _keep_head_of_same_labels(model, data):

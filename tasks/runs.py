@@ -40,9 +40,11 @@ Model = collections.namedtuple("Model", "config init files word_table")
 # A stretch of a run, see `loop.Stage`. make_model_fn: function of (schedule, init, progress, trains) -> model_fn;
 # num_steps: updates, 0 for an even share of what the others leave; learning_rate: 0 for the run's; phases: function of
 # the stage's updates -> list of (how many of them come before, what trains from there on: as `trains` of
-# `task_model_fn`); files: TFRecord files, None for all; patience, evaluate: as in `loop.Stage`.
-Plan = collections.namedtuple("Plan", "name make_model_fn num_steps learning_rate phases files patience evaluate",
-                              defaults=(0, 0.0, lambda num_steps: [(0, None)], None, 0, None))
+# `task_model_fn`); files: TFRecord files, None for all; patience, evaluate: as in `loop.Stage`;
+# beside: as in `records.training_input_fn`.
+Plan = collections.namedtuple(
+    "Plan", "name make_model_fn num_steps learning_rate phases files patience evaluate beside",
+    defaults=(0, 0.0, lambda num_steps: [(0, None)], None, 0, None, None))
 
 # strategy, devices: as from `runtime.distribution_strategy`; settings: dict, what decides the run's result.
 Run = collections.namedtuple("Run", "strategy devices settings")
@@ -183,7 +185,7 @@ def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_se
     eval_files = tfrecord.matching_files(values.eval_file, "eval_file") if values.eval_file else []
     for config in filter(None, (model.config, teacher_config)):
         for names in filter(None, (train_files, eval_files)):
-            _check_records(config, names)
+            check_records(config, names)
     rules = _read_rules(values, model.files.vocab_file, [names for names in (train_files, eval_files) if names])
     if values.do_train:
         # Reading all of a large corpus for a digest would take long.
@@ -198,7 +200,7 @@ def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_se
         write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
 
 
-def _check_records(config, names):
+def check_records(config, names):
     tfrecord.count_records(names[0])  # TensorFlow's reader tells less about a file that holds none
     check_length(config, records.longest_of_first(names), names[0])
 
@@ -336,7 +338,7 @@ def _stage(values, config, task, start, plan, number, steps_to_come, begin, rule
     def make_input_fn(first_step, step):
         return records.training_input_fn(
             plan.files, task.feature_names, values.train_batch_size, values.gradient_accumulation_steps,
-            values.random_seed + number, step - first_step, rules)
+            values.random_seed + number, step - first_step, rules, plan.beside)
 
     return loop.Stage(plan.name, plan.num_steps, model_fns, make_input_fn, plan.patience, plan.evaluate)
 

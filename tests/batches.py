@@ -131,10 +131,10 @@ def write(path, serialized):
     return str(path)
 
 
-def train(folder, model_fn, records_file, steps, names=ALL_FEATURES, replicas=1, num_parts=1, seed=5):
+def train(folder, model_fn, records_file, steps, names=ALL_FEATURES, replicas=1, num_parts=1, seed=5, beside=None):
     """Trains through an Estimator, 8 texts an update; returns the variables in its last checkpoint."""
     strategy, devices = runtime.distribution_strategy(num_cpu_replicas=replicas)
     config = runtime.run_config(str(folder), seed, save_checkpoints_steps=steps, strategy=strategy, devices=devices)
-    input_fn = records.training_input_fn([records_file], names, 8, num_parts, seed=7)
+    input_fn = records.training_input_fn([records_file], names, 8, num_parts, seed=7, beside=beside)
     runtime.train(tf.estimator.Estimator(model_fn, config=config), input_fn, steps)
     return graphs.weights_in(tf.train.latest_checkpoint(str(folder)))

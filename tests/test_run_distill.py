@@ -175,6 +175,57 @@ def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_t
     assert (settings["strategy"], settings["contrast_weight"], settings["prediction_weight"]) == ("lrc", 1.0, 0.5)
 
 
+def figures(result):
+    """Of each progress line the terms, as numbers."""
+    lines = [line.split("  ")[3:] for line in result.out.splitlines() if line.startswith("step ")]
+    return [[float(part.split()[1]) for part in line] for line in lines]
+
+
+def test_losses_by_cached_outputs_of_the_teacher_are_those_of_live_ones(
+        distil_on_task, world, forks, teacher_classifier, tmp_path):
+    cache = str(tmp_path / "cache")
+    made = forks.run(
+        "distill.cache_teacher", "--task=classification", "--data_dir=" + world.task,
+        "--unlabeled_file=" + world.unlabeled, "--teacher_checkpoint=" + teacher_classifier.folder,
+        "--what=logits,states", "--layers=1,3", "--output_dir=" + cache)
+    assert made.code == 0 and "MB to write" in made.out, made.err
+    shared = ["--unlabeled_file=" + world.unlabeled, "--num_train_steps=3", "--log_steps=1"]
+    _, live = distil_on_task(*shared)
+    _, cached = distil_on_task(*shared, "--teacher_cache=" + cache, "--output_dir=%s" % (tmp_path / "cached"))
+    assert cached.code == 0, cached.err
+    assert len(figures(live)) == 3
+    np.testing.assert_allclose(figures(cached), figures(live), rtol=3e-3)
+    _, other = distil_on_task("--teacher_cache=" + cache, "--max_seq_length=10", "--output_dir=%s" % (tmp_path / "o"))
+    assert other.code == 1 and "it was made for others, or with other flags of how texts become tokens" in other.err
+
+
+def test_a_cache_of_a_corpus_needs_its_masks(forks, world, teacher, corpus_records, distil, tmp_path):
+    unmasked_records = str(tmp_path / "unmasked.tfrecord")
+    forks.run("bert.create_pretraining_data", "--input_file=" + world.corpus, "--output_file=" + unmasked_records,
+              "--vocab_file=" + world.vocabulary, "--masking=dynamic", "--max_seq_length=%d" % tiny.MAX_LENGTH)
+    command = ["distill.cache_teacher", "--task=masked_lm", "--teacher_checkpoint=" + teacher.folder]
+    made = forks.run(*command, "--input_file=" + corpus_records, "--output_dir=%s" % (tmp_path / "cache"))
+    assert made.code == 0, made.err
+    _, cached = distil("--hidden_weights=0", "--teacher_cache=%s" % (tmp_path / "cache"))
+    assert cached.code == 0 and terms(cached) == ["loss", "embedding", "prediction"], cached.err
+    refused = forks.run(*command, "--input_file=" + unmasked_records, "--output_dir=%s" % (tmp_path / "other"))
+    assert refused.code == 1 and "the records hold no masks" in refused.err
+    _, drawn = distil("--hidden_weights=0", "--teacher_cache=%s" % (tmp_path / "cache"),
+                      "--input_file=" + unmasked_records, "--output_dir=%s" % (tmp_path / "drawn"))
+    assert drawn.code == 1 and "the teacher would see others in each epoch" in drawn.err
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--what=state"], "--what=state: must be some of logits, pooled, states"),
+    (["--layers=1,4"], "--layers=1,4: layers of the teacher"), (["--data_dir="], "--data_dir: --task=classification"),
+    (["--unlabeled_file=/absent"], "--unlabeled_file=/absent: no such")])
+def test_what_cannot_be_cached_is_told(flags, message, forks, world, teacher_classifier, tmp_path):
+    result = forks.run(
+        "distill.cache_teacher", "--task=classification", "--data_dir=" + world.task,
+        "--teacher_checkpoint=" + teacher_classifier.folder, "--output_dir=%s" % (tmp_path / "cache"), *flags)
+    assert result.code == 1 and message in result.err
+
+
 def test_a_run_whose_stages_have_changed_since_is_refused(distil_on_task, tmp_path):
     path = tmp_path / "mine.json"
     for terms_, code in (["labels"], 0), (["answers", "labels"], 1):

@@ -60,6 +60,7 @@ def define_config_flags():
     flags.DEFINE_string(
         "student_config_file", None, "JSON of a BiLSTM student, in place of --bert_config_file.")
 
+
 def define_training_flags(batch_size, num_train_epochs, learning_rates):
     """Flags of every training run.
 
@@ -135,8 +136,8 @@ def define_masking_flags():
         "max_ngram + 1 - n. Default: 1.", lower_bound=1, upper_bound=16)
 
 
-def define_text_flags(settings_of="--init_checkpoint"):
-    """Flags of commands that read labelled texts.
+def define_data_flags(settings_of):
+    """Flags of which texts there are and how they become tokens; --errors.
 
     Args:
       settings_of: the flag of the model whose labels and text settings are the default.
@@ -167,6 +168,14 @@ def define_text_flags(settings_of="--init_checkpoint"):
         "What stands between the labels of a text that may have several, e.g. ','. Default: each "
         "text has one.")
     flags.DEFINE_enum(
+        "errors", "stop", ["stop", "skip"],
+        "At a row that cannot be used: stop and name it, or skip it and count.")
+
+
+def define_text_flags(settings_of="--init_checkpoint"):
+    """Flags of commands that classify texts; settings_of: as in `define_data_flags`, which are among them."""
+    define_data_flags(settings_of)
+    flags.DEFINE_enum(
         "class_weights", "none", ["none", "balanced"],
         "balanced: the rarer a label, the more its texts count.")
     flags.DEFINE_float(
@@ -182,9 +191,6 @@ def define_text_flags(settings_of="--init_checkpoint"):
         "freeze_encoder", None,
         "Train the head alone: the encoder of --init_checkpoint stays as it is, without dropout. Over a BERT, a head "
         "needs a higher --learning_rate, such as 1e-3.")
-    flags.DEFINE_enum(
-        "errors", "stop", ["stop", "skip"],
-        "At a row that cannot be used: stop and name it, or skip it and count.")
     flags.DEFINE_bool(
         "do_predict", False,
         "Write <output_dir>/predictions.tsv: label and probabilities for each text of "

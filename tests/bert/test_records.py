@@ -424,6 +424,17 @@ def test_files_without_records_are_refused(tmp_path):
     assert error_of(training, [path]) == path + ": no records"
 
 
+@pytest.mark.parametrize("replicas, num_parts", [(1, 1), (2, 3)])
+def test_what_stands_beside_a_record_is_looked_up_by_its_place_in_the_files(files, replicas, num_parts):
+    def beside(features):
+        return dict(features, twice=2 * features["record"])
+
+    for batch in batches(training(files, 12, num_parts=num_parts, beside=beside), 60, context(replicas)):
+        assert batch["twice"].tolist() == [2 * number for number in numbers(batch)]
+    for batch in batches(records.evaluation_input_fn(files, records.SEQUENCE, 8, beside=beside)):
+        assert batch["twice"].tolist() == [2 * number for number in numbers(batch)]
+
+
 # ---- evaluation
 
 @pytest.mark.parametrize("pool", [32, 2], ids=["one_pool", "several_pools"])
@@ -439,6 +450,12 @@ def test_evaluation_reads_every_record_once_and_tells_which(files, monkeypatch, 
         seen += numbers(batch)
     assert sorted(seen) == list(range(61)) != seen
     assert len(found) == 8
+
+
+def test_evaluation_may_read_some_records_only(files):
+    found = batches(records.evaluation_input_fn(files, records.SEQUENCE, 8, first=20, count=30))
+    assert sorted(number for batch in found for number in batch["record"]) == list(range(20, 50))
+    assert all(batch["record"].tolist() == numbers(batch) for batch in found)
 
 
 def test_evaluation_puts_texts_of_similar_length_together(files):

@@ -1,3 +1,4 @@
+import os
 import struct
 import tracemalloc
 
@@ -191,3 +192,25 @@ def test_a_file_of_something_else_is_damaged(path):
     write(path, b"one sentence a line\n" * 9)
     with pytest.raises(UserError, match="record 0 is cut off"):
         tfrecord.count_records(path)
+
+
+def test_records_are_read_by_their_place(path):
+    write(path, tfrecord.frame(RECORDS))
+    assert tfrecord.read_at(path, [2, 0, 3, 1, 2]) == [RECORDS[number] for number in (2, 0, 3, 1, 2)]
+
+
+def test_a_damaged_record_is_told_by_its_place_and_others_are_read(path):
+    content = bytearray(tfrecord.frame(RECORDS))
+    content[ENDS[2] + 12] ^= 1
+    write(path, bytes(content))
+    assert tfrecord.read_at(path, [3]) == [RECORDS[3]]
+    with pytest.raises(tfrecord.Damaged, match="%s: record 2 at byte 36" % path):
+        tfrecord.read_at(path, [3, 2])
+
+
+def test_a_file_that_was_made_again_is_read_anew(path):
+    write(path, tfrecord.frame(RECORDS))
+    tfrecord.read_at(path, [0])
+    write(path, tfrecord.frame(RECORDS[::-1]))
+    os.utime(path, (1, 1))
+    assert tfrecord.read_at(path, [0, 2]) == [RECORDS[3], RECORDS[1]]

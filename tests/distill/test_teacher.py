@@ -11,10 +11,10 @@ from training.command import UserError
 TASK = batches.TASKS["classification"]
 
 
-def run(teacher, with_logits=True, task=TASK):
+def run(teacher, needs=("logits",), task=TASK):
     """The TeacherOutputs of all texts as arrays."""
     return graphs.run(lambda: [value for value in teachers.build_teacher(
-        teacher, task, batches.features(batches.texts()), with_logits)._replace(encoder=None) if value is not None])
+        teacher, task, batches.features(batches.texts()), needs)._replace(encoder=None) if value is not None])
 
 
 @pytest.mark.parametrize("config", [
@@ -34,11 +34,11 @@ def test_outputs_are_those_of_the_saved_model_without_dropout(config, tmp_path):
 def test_attention_is_there_when_it_is_asked_for(tmp_path):
     checkpoint, _ = batches.save_model(tmp_path / "m.ckpt", batches.bert(), TASK)
     with tf.Graph().as_default():
-        given = Teacher(batches.bert(), checkpoint, ()), TASK, batches.features(batches.texts()), False
-        assert teachers.build_teacher(*given).attention is None
+        given = Teacher(batches.bert(), checkpoint, ()), TASK, batches.features(batches.texts())
+        assert teachers.build_teacher(*given, ()).attention is None
     with tf.Graph().as_default():
-        given = Teacher(batches.bert(), checkpoint, ()), TASK, batches.features(batches.texts()), False
-        assert len(teachers.build_teacher(*given, with_attention=True).attention) == 2
+        given = Teacher(batches.bert(), checkpoint, ()), TASK, batches.features(batches.texts())
+        assert len(teachers.build_teacher(*given, ["attention"]).attention) == 2
 
 
 def test_a_teacher_may_be_some_layers_of_its_checkpoint(tmp_path):
@@ -74,7 +74,7 @@ def test_a_checkpoint_without_the_tasks_head_is_refused_where_logits_are_needed(
     teacher = Teacher(batches.bert(), checkpoint, ())
     assert error(teacher) == (
         "%s: output_bias is not in the checkpoint, nor are 1 other variables of the model" % checkpoint)
-    assert len(run(teacher, with_logits=False)) == 2
+    assert len(run(teacher, ())) == 2
 
 
 def test_a_head_for_other_classes_is_refused(tmp_path):
@@ -104,7 +104,7 @@ def test_a_student_of_the_same_kind_stands_beside_its_teacher(config, tmp_path):
     def build():
         batch = batches.features(batches.texts())
         student = teachers.build_encoder(config, True, batch)
-        found = teachers.build_teacher(Teacher(config, checkpoint, ()), TASK, batch, True)
+        found = teachers.build_teacher(Teacher(config, checkpoint, ()), TASK, batch, ["logits"])
         trained = [variable.op.name for variable in tf.trainable_variables()]
         return student.get_sequence_output(), found.hidden[-1], trained
 

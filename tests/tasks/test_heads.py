@@ -243,7 +243,7 @@ def test_teacher_and_student_each_have_their_own_head(teachers_head, students_he
     teacher = Teacher(config, checkpoint, (), teachers_head)
     wanted = batches.forward(config, task(teachers_head), batches.texts(), batches.from_dict(saved))["logits"]
     found = graphs.run(lambda: teachers.build_teacher(
-        teacher, task(students_head), batches.features(batches.texts()), True).logits)
+        teacher, task(students_head), batches.features(batches.texts()), ["logits"]).logits)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     with tf.Graph().as_default():
         tf.train.get_or_create_global_step()
