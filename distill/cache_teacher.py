@@ -15,10 +15,11 @@ import os
 import shutil
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 from absl import flags
 
 from training import command
+import tensorflow.compat.v1 as tf
+
 from bert import records
 from bert import tfrecord
 from distill import cache

@@ -7,12 +7,12 @@ from absl import flags
 
 flags.disclaim_key_flags()  # so that --help lists them as the command's own
 
-# They choose what is done, or where and how fast, and leave the result of training as it is; or they name a
-# file whose content is recorded in place of its name.
+# They choose what is done, or where and how fast, and leave the result of training as it is (but for rounding); or they
+# name a file whose content is recorded in place of its name.
 WITHOUT_EFFECT_ON_TRAINING = frozenset([
     "do_train", "do_eval", "do_predict", "do_export", "export_dir", "predict_file", "output_dir", "log_steps",
     "eval_batch_size", "num_gpus", "num_cpu_replicas", "vocab_file", "bert_config_file",
-    "student_config_file", "labels_file"])
+    "student_config_file", "labels_file", "teacher_cache"])
 
 # Those of `define_masking_flags`, and what they are to `bert.masking.rules_for`.
 MASKING_FLAGS = {
