@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-from experiments import rows
 from training import files
 from training import run_folder
 from training.command import UserError
@@ -47,12 +46,13 @@ def run_all(cells, output_dir, train):
     return found
 
 
-def train_cell(cell, output_dir, trials, select_by):
+def train_cell(cell, output_dir, steps, trials, select_by):
     """Runs a row's commands in each setting that is tried; the best on dev is the cell's.
 
     Args:
       cell: Cell.
       output_dir: of the table.
+      steps: as of a rows.Row.
       trials: dict of name -> rows.Setting.
       select_by: figure that chooses, as the flag of that name.
 
@@ -61,7 +61,7 @@ def train_cell(cell, output_dir, trials, select_by):
     """
     started, tried, commands, folder = time.time(), {}, {}, folder_of(cell, output_dir)
     for name, setting in trials.items():
-        commands[name] = _run_steps(rows.ROWS[cell.row].steps(setting), os.path.join(folder, name), cell.seed)
+        commands[name] = _run_steps(steps(setting), os.path.join(folder, name), cell.seed)
         tried[name] = run_folder.best_figures(os.path.join(folder, name, "run"))[select_by]
     best = (min if select_by == "loss" else max)(trials, key=tried.get)
     return {"folder": os.path.join(folder, best, "run"), "trial": best, "tried": tried,

@@ -32,14 +32,30 @@ def define_flags():
 
 def main():
     values = flags.FLAGS
-    rows = read_all(values.data_dir)
-    for number, parts in enumerate(divide(rows, values.num_folds, values.random_seed), start=1):
-        folder = os.path.join(values.output_dir, "fold_%d" % number)
-        with files.whole_folder(folder) as temporary:
-            for name, part in parts.items():
-                files.write_text(os.path.join(temporary, name + ".tsv"), "".join(
-                    "%s\t%s\n" % row for row in [("label", "text_a")] + part))
-        print("%s: %s" % (folder, ", ".join("%d %s" % (len(part), name) for name, part in parts.items())))
+    make(values.data_dir, values.output_dir, values.num_folds, values.random_seed)
+
+
+def make(data_dir, output_dir, num_folds, seed):
+    """Writes the folds of a folder's texts; returns their paths.
+
+    Raises:
+      UserError: as `read_all` and `divide`.
+    """
+    made = []
+    for number, parts in enumerate(divide(read_all(data_dir), num_folds, seed), start=1):
+        made.append(os.path.join(output_dir, "fold_%d" % number))
+        write(made[-1], parts)
+        print("%s: %s" % (made[-1], ", ".join("%d %s" % (len(part), name) for name, part in parts.items())), flush=True)
+    return made
+
+
+def write(folder, parts):
+    """Writes a data folder whole; parts: dict of "train", "dev", "test" -> list of (label, text)."""
+    with files.whole_folder(folder) as temporary:
+        for name, part in parts.items():
+            # A tab can stand in the text of a .csv or .jsonl file.
+            lines = ["%s\t%s\n" % (label, " ".join(text.split())) for label, text in [("label", "text_a"), *part]]
+            files.write_text(os.path.join(temporary, name + ".tsv"), "".join(lines))
 
 
 def read_all(data_dir):
@@ -54,7 +70,6 @@ def read_all(data_dir):
         for row in read_rows(path, labels):
             if row.text_b is not None:
                 raise UserError("%s:%d: text_b: folds are made of single texts" % (path, row.line))
-            # A tab can stand in the text of a .csv or .jsonl file.
             found.setdefault(" ".join(row.text_a.split()), row.labels[0])
     return [(label, text) for text, label in found.items()]
 
@@ -73,7 +88,8 @@ def divide(rows, num_folds, seed):
     labels = [label for label, _ in rows]
     rarest = min(set(labels), key=labels.count)
     if labels.count(rarest) < num_folds:
-        raise UserError("--num_folds=%d: label %s has only %d texts" % (num_folds, rarest, labels.count(rarest)))
+        raise UserError("%d folds: label %s has only %d texts; fewer folds, or leave that label out"
+                        % (num_folds, rarest, labels.count(rarest)))
     for rest, test in StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels):
         train, dev = train_test_split(rest, test_size=SELECTING_SHARE, random_state=seed)
         yield {name: [rows[number] for number in sorted(part)]

@@ -5,31 +5,43 @@ import dataclasses
 import os
 
 from tasks import encoders
+from tasks.classification_data import find_splits
 from training import files
 
 # title: for people; tables: of those it stands in, "methods" (Table 2) and "ablations" (Table 3); steps: function of
-# Setting -> list of (folder within the cell's, arguments for Python); the last is the row's model.
-Row = collections.namedtuple("Row", "title tables steps")
+# Setting -> list of (folder within the cell's, arguments for Python), the last is the row's model; needs: fields of
+# Setting without which it cannot be run.
+Row = collections.namedtuple("Row", "title tables steps needs", defaults=((),))
 
 # What a cell is run with. data_dir, teacher: folders of the fold; student: its JSON; folder: of the table, for JSONs
 # that are made; shared: flags that every training run has; unlabeled: files, comma-separated; dropout: of every
-# student, "" for that of its JSON.
-Setting = collections.namedtuple("Setting", "data_dir teacher student folder shared unlabeled dropout")
+# student, "" for that of its JSON; corpus: its TFRecords, corpus_flags: of runs on it; pretrained: the teacher before
+# it was fine-tuned, with a masked-LM head; cache: of the teacher's outputs on the fold. "" where there is none.
+Setting = collections.namedtuple(
+    "Setting", "data_dir teacher student folder shared unlabeled dropout corpus corpus_flags pretrained cache",
+    defaults=("", "", (), "", ""))
 DROPOUTS = {"bilstm": ("embedding_dropout_prob", "hidden_dropout_prob", "pooled_dropout_prob"),
             "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob")}
 
 
 def _distil(setting, *more, student=None, folder="run", teacher=""):
     """A run of run_distill.py on the task; student: dict, its configuration; None: the table's student."""
-    config = _student_file(setting, student or dataclasses.asdict(encoders.read_config(setting.student)))
     transfer = ["--unlabeled_file=" + setting.unlabeled] if setting.unlabeled else []
     return folder, ["run_distill.py", "--task=classification", "--data_dir=" + setting.data_dir,
                     "--teacher_checkpoint=" + (teacher or setting.teacher),
-                    "--student_config_file=" + config] + transfer + setting.shared + list(more)
+                    "--student_config_file=" + _student_file(setting, student)] + transfer + setting.shared + list(more)
 
 
-def _student_file(setting, config):
+def _on_corpus(setting, *more):
+    """A run of run_distill.py on the corpus, into the cell's folder "corpus"."""
+    return "corpus", ["run_distill.py", "--task=masked_lm", "--input_file=" + setting.corpus,
+                      "--teacher_checkpoint=" + setting.pretrained,
+                      "--student_config_file=" + _student_file(setting), *setting.corpus_flags, *more]
+
+
+def _student_file(setting, config=None):
     """Writes the JSON of a student with the setting's dropout; returns its path."""
+    config = config or dataclasses.asdict(encoders.read_config(setting.student))
     if setting.dropout:
         config = dict(config, **{key: float(setting.dropout) for key in DROPOUTS[config["model_type"]]})
     name = "%s_%dx%d%s.json" % (config["model_type"], config["num_hidden_layers"], config["hidden_size"],
@@ -39,8 +51,14 @@ def _student_file(setting, config):
 
 
 def _plain(*more):
-    """Steps of a row that is one run with some flags."""
-    return lambda setting: [_distil(setting, *more)]
+    """Steps of a row that is one run with some flags; it looks at no more of the teacher than a cache has."""
+    return lambda setting: [_distil(setting, *more, *(
+        ["--teacher_cache=" + setting.cache] if setting.cache else []))]
+
+
+def _after_corpus(of_corpus, *more):
+    """Steps of a row that learns on the corpus first, with some flags, and then on the task with others."""
+    return lambda setting: [_on_corpus(setting, *of_corpus), *_plain(*more, "--init_checkpoint={cell}/corpus")(setting)]
 
 
 def _bert(setting, layers, width=None):
@@ -76,11 +94,16 @@ def _etd(setting):
             _distil(setting, "--method=etd", "--init_checkpoint={cell}/cut", student=student)]
 
 
-def _with_augmentation(setting):
-    more = setting._replace(unlabeled=",".join(filter(None, [setting.unlabeled, "{cell}/augmented.jsonl"])))
-    return [("augmented.jsonl", ["-m", "distill.augment", "--method=words",
-                                 "--input_file=" + os.path.join(setting.data_dir, "train.tsv")]),
-            _distil(more, "--method=logits")]
+def _augmented(method, *of_augmentation):
+    """Steps of a row that makes texts out of the labelled ones by distill.augment, with some flags."""
+    def steps(setting):
+        more = setting._replace(unlabeled=",".join(filter(None, [setting.unlabeled, "{cell}/augmented.jsonl"])))
+        flags = [flag.format(pretrained=setting.pretrained) for flag in of_augmentation]
+        return [("augmented.jsonl", ["-m", "distill.augment", *flags,
+                                     "--input_file=" + find_splits(setting.data_dir)["train"]]),
+                _distil(more, "--method=" + method)]
+
+    return steps
 
 
 def _assistant(setting):
@@ -94,12 +117,20 @@ def _small_transformer(setting):
 
 PLAIN = "none"  # the student without distillation, which every other row is compared with
 METHODS, ABLATIONS = ("methods",), ("ablations",)
+OF_CORPUS = ("corpus", "pretrained")
 
 ROWS = collections.OrderedDict([
     (PLAIN, Row("student, labels only", METHODS + ABLATIONS, _plain("--method=none"))),
+    ("mlm", Row("masked LM, then labels", METHODS, _after_corpus(["--method=mlm"], "--method=mlm"), OF_CORPUS)),
+    ("mlm_logits", Row("masked LM, then answers (Turc et al.)", METHODS,
+                       _after_corpus(["--method=mlm_logits"], "--method=mlm_logits"), OF_CORPUS)),
     ("logits", Row("logits (Tang et al.)", METHODS, _plain("--method=logits"))),
-    ("logits_words", Row("logits, 20 copies of each text", METHODS, _with_augmentation)),
+    ("logits_words", Row("logits, 20 copies of each text", METHODS, _augmented("logits", "--method=words"))),
+    ("augment", Row("answers, texts reworded by masked LM", METHODS, _augmented(
+        "augment", "--method=masked_lm", "--teacher_checkpoint={pretrained}"), ("pretrained",))),
     ("paper", Row("the paper", METHODS + ABLATIONS, _plain("--method=paper"))),
+    ("paper_corpus", Row("the paper, on the corpus first", METHODS, _after_corpus(
+        ["--method=paper"], "--method=paper"), OF_CORPUS)),
     ("structured", Row("structured knowledge", METHODS, _plain("--method=structured"))),
     ("pkd", Row("PKD", METHODS, _plain("--method=pkd"))),
     ("lrc", Row("LRC-BERT", METHODS, _plain("--method=lrc"))),

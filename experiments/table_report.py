@@ -8,6 +8,7 @@ import re
 import markdown
 import tensorflow.compat.v1 as tf
 
+from experiments import curves
 from experiments import report
 from training import files
 from training import metrics
@@ -80,6 +81,10 @@ def write(results, folder):
     paper = [line for line in results["lines"] if line["name"] == "paper"]
     if paper and _curves(paper[0]["folder"], os.path.join(folder, "curves.png")):
         plots["the paper's terms while it learns"] = "curves.png"
+    if results["curves"]:
+        teacher, = [line for line in results["lines"] if line["name"] == "teacher"]
+        curves.plot(results["curves"], teacher["accuracy_mean"], os.path.join(folder, "amounts.png"))
+        plots["the paper's student, by amount of text and labels"] = "amounts.png"
     source = _markdown(results, plots)
     files.write_text(os.path.join(folder, "report.md"), source)
     files.write_text(os.path.join(folder, "report.html"), _html(source, folder))
@@ -91,6 +96,9 @@ def _markdown(results, plots):
         parts.append("## %s\n\n%s" % (title, _as_markdown(cells_of(results, lines_of(results, name)))))
     parts.append("## What they say\n\n" + "\n".join("- " + sentence for sentence in conclusions(results)))
     parts += ["## %s\n\n![%s](%s)" % (title.capitalize(), title, name) for title, name in plots.items()]
+    if results["curves"]:
+        parts.append("## By amount of text and labels\n\nThe teacher is the same for all: it saw all the labels.\n\n"
+                     + _as_markdown(curves.as_rows(results["curves"])))
     for line in results["lines"]:
         if line["name"] in ("teacher", "paper"):
             header = [["true class (row), answered (column)"] + line["classes"]]

@@ -2,14 +2,15 @@
 
     python -m experiments.tables --data_dir=data --teacher_checkpoint=output/teacher_classifier \
         --student_config_file=configs/student.json --unlabeled_file=texts.txt --seeds=1,2,3 --output_dir=build/tables
-    python -m experiments.tables --data_dir='build/folds/fold_*' --teacher_checkpoint='output/fold_*/teacher' \
-        --student_config_file=configs/student.json --rows=none,logits,paper --output_dir=build/tables
+    python -m experiments.tables --data_dir=data --folds=5 --teacher_checkpoint=output/teacher \
+        --teacher_flags='--num_train_epochs=10 --bias_correction' --student_config_file=configs/student.json \
+        --rows=none,logits,paper --cache_teacher --output_dir=build/tables
 
 Every row is trained by run_distill.py on the same data, for as many updates, with the same search over
---learning_rates and --dropouts on dev; `report.md` says the commands. With several data folders (folds, see
-experiments.folds) there are as many teachers, in the same (sorted) order, and the answers on all test texts are
-pooled. Writes report.md, report.html (one file) and results.json. Stopped, it goes on cell by cell; with other rows or
-seeds, it trains what is new.
+--learning_rates and --dropouts on dev; `report.md` says the commands. A teacher that is no classifier yet is
+fine-tuned first. With folds, each has a teacher, and the answers on all test texts are pooled. --curves adds the
+student of the paper against the amount of unlabelled text and the share of the labels. Writes report.md, report.html
+(one file) and results.json. Stopped, it goes on cell by cell; with other rows or seeds, it trains what is new.
 """
 
 import difflib
@@ -18,32 +19,40 @@ import os
 from absl import flags
 
 from training import command
-import numpy as np
 
 from bert import checkpoints
-from experiments import baselines
+from bert import tfrecord
 from experiments import cells
-from experiments import figures
+from experiments import curves
+from experiments import preparation
 from experiments import rows
+from experiments import table_lines
 from experiments import table_report
-from serving.predictor import Predictor
 from tasks.classification_data import choose_splits, find_splits
-from tasks.text_files import read_rows
 from training import files
-from training import metrics
 from training import run_folder
 from training.command import UserError
-
-TEACHER = "teacher"
 
 
 def define_flags():
     flags.DEFINE_string("data_dir", None, "Data folder; several, comma-separated, with * and ?: folds.", required=True)
-    flags.DEFINE_string("teacher_checkpoint", None, "Run folder of the fine-tuned teacher; one for each fold.",
-                        required=True)
+    flags.DEFINE_integer("folds", 0, "Divide the one --data_dir into so many folds, as experiments.folds does; 0: "
+                         "none.", lower_bound=0)
+    flags.DEFINE_string("teacher_checkpoint", None, "Run folder of the fine-tuned teacher, one for each fold, in their "
+                        "sorted order; or one checkpoint that is fine-tuned here, for each.", required=True)
+    flags.DEFINE_string("teacher_flags", "", "Of run_classifier.py, for a teacher that is fine-tuned here.")
+    flags.DEFINE_string("pretrained_checkpoint", None, "The teacher as it was before it was fine-tuned, for rows that "
+                        "need its masked LM. Default: --teacher_checkpoint, where that is fine-tuned here.")
     flags.DEFINE_string("student_config_file", None, "JSON of the BiLSTM student.", required=True)
     flags.DEFINE_string("output_dir", None, "Where everything is written.", required=True)
     flags.DEFINE_string("unlabeled_file", None, "Texts without labels, for every row.")
+    flags.DEFINE_string("input_file", None, "TFRecords of a corpus, for rows that learn on one first.")
+    flags.DEFINE_integer("corpus_steps", 1000, "Updates on the corpus.", lower_bound=1)
+    flags.DEFINE_bool("curves", False, "Also the student of row paper with %s times as much unlabelled as labelled "
+                      "text, with %s of the labels." % (", ".join(map(str, curves.MULTIPLES)), " and ".join(
+                          "%d %%" % round(100 * share) for share in curves.SHARES)))
+    flags.DEFINE_bool("cache_teacher", False, "Write what the teachers answer once, see distill.cache_teacher, for all "
+                      "rows to read that need no more of them. Takes room, which is told.")
     flags.DEFINE_list("rows", [], "Rows to run: %s. Default: all." % ", ".join(rows.ROWS))
     flags.DEFINE_list("seeds", ["1"], "A run of each row for each.")
     flags.DEFINE_list("learning_rates", ["1e-3", "1e-4"], "Tried for every row; dev chooses.")
@@ -59,30 +68,67 @@ def define_flags():
 
 def main():
     values = flags.FLAGS
-    data_dirs = files.matching_files(values.data_dir, "data_dir")
-    teachers = files.matching_files(values.teacher_checkpoint, "teacher_checkpoint")
-    names = read_rows_flag(values.rows)
+    given = teachers_of(values)
+    names = read_rows_flag(values.rows, _known(values, given))
     seeds = read_seeds(values.seeds)
-    check(values, data_dirs, teachers)
-    run_folder.begin(values.output_dir, _settings(values, data_dirs, teachers), {})
-    results = run(values, data_dirs, teachers, names, seeds)
+    check(values, given)
+    run_folder.begin(values.output_dir, _settings(values, given), {})
+    data_dirs = preparation.open_data(values)
+    output_dir = os.path.abspath(values.output_dir)
+    teachers = preparation.fine_tune(given, data_dirs, output_dir, values.teacher_flags)
+    results = run(values, output_dir, data_dirs, teachers, _known(values, given), names, seeds)
     files.write_json(os.path.join(values.output_dir, "results.json"), results)
     table_report.write(results, values.output_dir)
     print("\n" + table_report.text(results), flush=True)
 
 
-def read_rows_flag(given):
-    """The rows of --rows, those that all are compared with first.
+def teachers_of(values):
+    """The paths that --teacher_checkpoint names: list of absolute paths.
 
     Raises:
-      UserError: an unknown row.
+      UserError: nothing is there, or some are classifiers and some not.
     """
+    if os.path.exists(values.teacher_checkpoint + ".index"):  # the prefix of a checkpoint, which is no file
+        return [os.path.abspath(values.teacher_checkpoint)]
+    found = [os.path.abspath(path) for path in files.matching_files(values.teacher_checkpoint, "teacher_checkpoint")]
+    absent = [path for path in found if not preparation.is_classifier(path)]
+    if absent and len(found) > 1:
+        raise UserError("--teacher_checkpoint=%s: no labels.txt is in %s; either a run folder of run_classifier.py for "
+                        "each fold is needed, or one model that is fine-tuned here"
+                        % (values.teacher_checkpoint, absent[0]))
+    return found
+
+
+def _known(values, given):
+    """What rows may need, see `rows.Row`: dict of field of a Setting -> value, "" where it is not given."""
+    pretrained = values.pretrained_checkpoint or ("" if preparation.is_classifier(given[0]) else given[0])
+    corpus = [os.path.abspath(name) for name in tfrecord.matching_files(
+        values.input_file, "input_file")] if values.input_file else []
+    return {"pretrained": pretrained and os.path.abspath(pretrained), "corpus": ",".join(corpus)}
+
+
+FLAGS_OF_NEEDS = {"pretrained": "--pretrained_checkpoint", "corpus": "--input_file"}
+
+
+def read_rows_flag(given, known):
+    """The rows of --rows, those that all are compared with first; without the flag all that can be run.
+
+    Args:
+      given: list of names.
+      known: dict of what a row may need -> value, "" where there is none.
+
+    Raises:
+      UserError: an unknown row, or one that needs what is not there.
+    """
+    lacks = {name: [FLAGS_OF_NEEDS[need] for need in row.needs if not known[need]] for name, row in rows.ROWS.items()}
     for name in given:
         if name not in rows.ROWS:
             near = difflib.get_close_matches(name, rows.ROWS, 1)
             raise UserError("--rows=%s: no row %s; %s" % (
                 ",".join(given), name, "did you mean %s?" % near[0] if near else "there are " + ", ".join(rows.ROWS)))
-    wanted = set(given or rows.ROWS) | {rows.PLAIN}
+        if lacks[name]:
+            raise UserError("--rows=%s: row %s needs %s" % (",".join(given), name, " and ".join(lacks[name])))
+    wanted = set(given or [name for name in rows.ROWS if not lacks[name]]) | {rows.PLAIN}
     return [name for name in rows.ROWS if name in wanted]
 
 
@@ -97,22 +143,26 @@ def read_seeds(given):
     return seeds
 
 
-def check(values, data_dirs, teachers):
-    """Finds out before anything is trained whether all can be."""
-    if len(teachers) != len(data_dirs):
-        raise UserError("--teacher_checkpoint=%s: %d folders, and --data_dir names %d; each fold has a teacher"
-                        % (values.teacher_checkpoint, len(teachers), len(data_dirs)))
+def check(values, given):
+    """Finds out before anything is trained whether all can be; given: `teachers_of` the flags."""
+    data_dirs = files.matching_files(values.data_dir, "data_dir")
     for data_dir in data_dirs:
         choose_splits(data_dir)
-    for teacher in teachers:
-        if not os.path.exists(os.path.join(teacher, "labels.txt")):
-            raise UserError("--teacher_checkpoint=%s: no labels.txt is in it; a run folder of run_classifier.py is "
-                            "needed" % teacher)
+    if values.folds and len(data_dirs) > 1:
+        raise UserError("--folds=%d: one --data_dir is divided, and %s are %d"
+                        % (values.folds, values.data_dir, len(data_dirs)))
+    if preparation.is_classifier(given[0]):
+        if len(given) != (values.folds or len(data_dirs)):
+            raise UserError("--teacher_checkpoint=%s: %d folders, and there are %d data folders or folds; each has a "
+                            "teacher" % (values.teacher_checkpoint, len(given), values.folds or len(data_dirs)))
+        if values.teacher_flags:
+            raise UserError("--teacher_flags=%s: %s is fine-tuned already; leave the flag out, or give the model it "
+                            "was made from" % (values.teacher_flags, given[0]))
     for name in ("learning_rates", "dropouts"):
-        given = getattr(values, name)
-        if not all(map(_is_share, given)) or name == "learning_rates" and not given:
+        numbers = getattr(values, name)
+        if not all(map(_is_share, numbers)) or name == "learning_rates" and not numbers:
             raise UserError("--%s=%s: numbers above 0 and below 1 with commas between them are needed"
-                            % (name, ",".join(given)))
+                            % (name, ",".join(numbers)))
     if not os.path.exists(values.student_config_file):
         raise UserError("--student_config_file=%s: no such file" % values.student_config_file)
 
@@ -124,21 +174,22 @@ def _is_share(text):
         return False
 
 
-def _settings(values, data_dirs, teachers):
+def _settings(values, given):
     """What decides what is in a cell: dict, see `run_folder.begin`."""
     def digests(paths):
         return [files.digest(path) for path in paths]
 
     of_flags = {name: getattr(values, name) for name in (
         "num_train_steps", "train_batch_size", "save_checkpoints_steps", "select_by", "use_bf16", "learning_rates",
-        "dropouts")}
+        "dropouts", "folds", "teacher_flags", "corpus_steps")}
+    data_dirs = files.matching_files(values.data_dir, "data_dir")
     return dict(
         of_flags, student_config_file=files.digest(values.student_config_file),
         data_dir=digests(path for data_dir in data_dirs for _, path in sorted(find_splits(data_dir).items())),
         unlabeled_file=digests(_unlabeled_files(values)),
         # The index of a checkpoint has the checksums of its tensors.
         teacher_checkpoint=digests(checkpoints.find_model(teacher, "teacher_checkpoint").checkpoint + ".index"
-                                   for teacher in teachers))
+                                   for teacher in given))
 
 
 def _unlabeled_files(values):
@@ -147,131 +198,73 @@ def _unlabeled_files(values):
     return [os.path.abspath(path) for path in files.matching_files(values.unlabeled_file, "unlabeled_file")]
 
 
-def run(values, data_dirs, teachers, names, seeds):
+def run(values, output_dir, data_dirs, teachers, known, names, seeds):
     """Trains, measures and compares: dict, as in results.json."""
-    output_dir, unlabeled_files = os.path.abspath(values.output_dir), _unlabeled_files(values)
-    shared = ["--do_train", "--do_eval", "--do_predict", "--do_export",
-              "--num_train_steps=%d" % values.num_train_steps, "--train_batch_size=%d" % values.train_batch_size,
-              "--save_checkpoints_steps=%d" % values.save_checkpoints_steps, "--select_by=" + values.select_by]
-    shared += ["--use_bf16"] if values.use_bf16 else []
+    unlabeled_files = _unlabeled_files(values)
+    settings = _fold_settings(values, output_dir, data_dirs, teachers, known, ",".join(unlabeled_files))
+    texts = [table_lines.Texts(data_dir) for data_dir in data_dirs]
+    found = table_lines.of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files)
+    all_cells = [cells.Cell(name, seed, fold) for name in names for seed in seeds for fold in range(len(data_dirs))]
 
     def train(cell):
-        setting = rows.Setting(os.path.abspath(data_dirs[cell.fold]), os.path.abspath(teachers[cell.fold]),
-                               os.path.abspath(values.student_config_file), output_dir, shared,
-                               ",".join(unlabeled_files), "")
-        trials = {"rate_%s%s" % (rate, dropout and "_dropout_" + dropout): setting._replace(
-            shared=shared + ["--learning_rate=" + rate], dropout=dropout)
-                  for rate in values.learning_rates for dropout in values.dropouts or [""]}
-        return cells.train_cell(cell, output_dir, trials, values.select_by)
+        return cells.train_cell(cell, output_dir, rows.ROWS[cell.row].steps, _trials(values, settings[cell.fold]),
+                                values.select_by)
 
-    texts = [_Texts(data_dir) for data_dir in data_dirs]
-    found = _of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files)
-    all_cells = [cells.Cell(name, seed, fold) for name in names for seed in seeds for fold in range(len(data_dirs))]
     done = cells.run_all(all_cells, output_dir, train)
     for name in names:
         trained = [(cell, one) for cell, one in zip(all_cells, done) if cell.row == name]
-        found.append(_of_row(name, trained, texts, seeds))
-    return dict(compare(found, texts), seeds=seeds, folds=len(data_dirs))
+        found.append(table_lines.of_row(name, trained, texts, seeds))
+    points = _run_curves(values, output_dir, settings, texts, seeds, unlabeled_files) if values.curves else []
+    return dict(table_lines.compare(found, texts), seeds=seeds, folds=len(data_dirs), curves=points)
 
 
-class _Texts:
-    """The texts of a data folder: `train`, `train_labels`, `test`, `test_labels`."""
-
-    def __init__(self, data_dir):
-        splits = choose_splits(data_dir)
-        self.data_dir = os.path.abspath(data_dir)
-        train, test = figures.read_labelled(splits.train, splits.report)
-        self.train_labels, self.train = map(list, zip(*train))
-        self.test_labels, self.test = map(list, zip(*test))
-
-
-def _of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
-    """Lines of the teacher and of what it has to beat, without training but of linear models."""
-    unlabeled = [row.text_a for path in unlabeled_files for row in read_rows(path)]
-    answers, on_teacher, predictors = [], [], []
-    for fold, (teacher, of_fold) in enumerate(zip(teachers, texts), start=1):
-        folder = os.path.join(output_dir, "cells", TEACHER, "fold_%d" % fold)
-        if not os.path.exists(os.path.join(folder, figures.PREDICTIONS)):
-            cells.run(["run_classifier.py", "--init_checkpoint=" + os.path.abspath(teacher), "--output_dir=" + folder,
-                       "--data_dir=" + of_fold.data_dir, "--do_predict", "--do_export"])
-        predictors.append(Predictor(os.path.join(folder, "export")))
-        answers += figures.predictions_in(folder)
-        transfer = of_fold.train + unlabeled
-        taught = [found.label for found in predictors[-1].predict(transfer)]
-        on_teacher.append(baselines.linear(transfer, taught, of_fold.test))
-    first = texts[0]
-    lines = [_line(TEACHER, "teacher", [answers], texts, dict(
-        _sizes(teachers[0]), **_speed(predictors[0].predict, first.test)))]
-    for name, title, made in (
-            ("majority", "commonest label", [baselines.majority(one.train_labels, one.test) for one in texts]),
-            ("naive_bayes", "naive Bayes", [
-                baselines.naive_bayes(one.train, one.train_labels, one.test) for one in texts]),
-            ("linear", "linear, characters", [
-                baselines.linear(one.train, one.train_labels, one.test) for one in texts]),
-            ("linear_taught", "linear, the teacher's labels", on_teacher)):
-        lines.append(_line(name, title, [[label for one in made for label in one.predictions]], texts, dict(
-            parameters=made[0].parameters, **_speed(made[0].predict, first.test))))
-    return lines
+def _fold_settings(values, output_dir, data_dirs, teachers, known, unlabeled):
+    """The `rows.Setting` of each fold, without what is tried."""
+    steps = "--num_train_steps=%d"
+    shared = ["--do_train", "--do_eval", "--do_predict", "--do_export", steps % values.num_train_steps,
+              "--train_batch_size=%d" % values.train_batch_size,
+              "--save_checkpoints_steps=%d" % values.save_checkpoints_steps, "--select_by=" + values.select_by]
+    bf16 = ["--use_bf16"] if values.use_bf16 else []
+    caches = [""] * len(data_dirs)
+    if values.cache_teacher:
+        caches = preparation.cache(teachers, data_dirs, unlabeled, os.path.join(output_dir, "caches"))
+    return [rows.Setting(
+        data_dir, teacher, os.path.abspath(values.student_config_file), output_dir, shared + bf16, unlabeled,
+        corpus_flags=["--do_train", steps % values.corpus_steps] + bf16, cache=cache, **known)
+            for data_dir, teacher, cache in zip(data_dirs, teachers, caches)]
 
 
-def _of_row(name, trained, texts, seeds):
-    """The line of a row; trained: its (Cell, what is in its file)."""
-    answers = [[label for cell, one in trained if cell.seed == seed
-                for label in figures.predictions_in(one["folder"])]
-               for seed in seeds]
-    folder = trained[0][1]["folder"]
-    return _line(name, rows.ROWS[name].title, answers, texts, dict(
-        _sizes(folder), **_speed(Predictor(os.path.join(folder, "export")).predict, texts[0].test),
-        seconds=round(float(np.mean([one["seconds"] for _, one in trained])), 1), folder=folder,
-        tables=list(rows.ROWS[name].tables), commands=trained[0][1]["commands"],
-        trials=sorted({one["trial"] for _, one in trained})))
+def _trials(values, setting):
+    """The settings that are tried: dict of name -> `rows.Setting`."""
+    return {"rate_%s%s" % (rate, dropout and "_dropout_" + dropout): setting._replace(
+        shared=setting.shared + ["--learning_rate=" + rate], dropout=dropout)
+            for rate in values.learning_rates for dropout in values.dropouts or [""]}
 
 
-def _line(name, title, answers, texts, more):
-    """Figures of a model; answers: for each seed the labels it gave to all test texts."""
-    labels = [label for of_fold in texts for label in of_fold.test_labels]
-    found = [figures.of_model(name, labels, predicted, more.get("parameters", 0)) for predicted in answers]
-    return dict(more, name=name, title=title, answers=answers[0], **{
-        "%s_%s" % (figure, kind): float(function([one[figure] for one in found]))
-        for figure in ("accuracy", "macro_f1") for kind, function in (("mean", np.mean), ("sd", _deviation))})
+def _run_curves(values, output_dir, settings, texts, seeds, unlabeled_files):
+    """Trains the paper's student for every point of the curves: list of dict."""
+    folder = os.path.join(output_dir, "curves")
+    num_labelled = len(texts[0].train)
+    parts = curves.unlabelled_parts(unlabeled_files, num_labelled, folder)
+    data_dirs = {share: [curves.labelled_part(setting.data_dir, share, os.path.join(
+        folder, "labels_%d" % round(100 * share), "fold_%d" % fold)) for fold, setting in enumerate(settings, start=1)]
+                 for share in curves.SHARES}
+    points = {curves.name_of(share, multiple): (share, multiple) for share in curves.SHARES for multiple in parts}
+    all_cells = [cells.Cell(name, seed, fold) for name in points for seed in seeds for fold in range(len(settings))]
 
+    def train(cell):
+        share, multiple = points[cell.row]
+        setting = settings[cell.fold]._replace(data_dir=data_dirs[share][cell.fold], cache="",
+                                               unlabeled=",".join(parts[multiple]))
+        return cells.train_cell(cell, output_dir, rows.ROWS["paper"].steps, _trials(values, setting), values.select_by)
 
-def _deviation(values):
-    """Of a sample; 0 of one value."""
-    return np.std(values, ddof=1) if len(values) > 1 else 0.0
-
-
-def _sizes(folder):
-    return {"parameters": figures.count_parameters(folder), "megabytes": round(figures.megabytes(folder), 2),
-            "parameters_without_words": figures.count_parameters(folder, with_embeddings=False)}
-
-
-def _speed(predict, texts):
-    return {"latency_ms_p50": figures.latency(predict, texts),
-            "texts_per_second": figures.texts_per_second(predict, texts)}
-
-
-def compare(lines, texts):
-    """Puts the lines beside the teacher and the plain student: dict of "lines" and what holds for all."""
-    labels = np.array([label for of_fold in texts for label in of_fold.test_labels])
-    by_name = {line["name"]: line for line in lines}
-    teacher, plain = by_name[TEACHER], by_name[rows.PLAIN]
-    right = {line["name"]: np.array(line["answers"]) == labels for line in lines}
-    for line in lines:
-        line["of_teacher"] = line["accuracy_mean"] / teacher["accuracy_mean"]
-        if line["name"] not in (TEACHER, rows.PLAIN) and line["name"] in rows.ROWS:
-            line["gap_closed"] = metrics.gap_closed(
-                line["accuracy_mean"], plain["accuracy_mean"], teacher["accuracy_mean"])
-        line["over_plain"] = metrics.paired_bootstrap(right[line["name"]], right[rows.PLAIN], seed=1)
-        report = figures.report_of(labels.tolist(), line["answers"])
-        line["confusion"] = np.asarray(report["confusion"]).tolist()
-        line["classes"] = [found["name"] for found in report["classes"]]
-    for line in lines:
-        del line["answers"]
-    return {"lines": lines, "test_texts": len(labels), "labelled_texts": len(texts[0].train),
-            "evidence": bool(teacher["accuracy_mean"] > plain["accuracy_mean"]),
-            "smallest_difference": metrics.smallest_difference(
-                len(labels), teacher["over_plain"]["discordant_share"])}
+    done, found = cells.run_all(all_cells, output_dir, train), []
+    for name, (share, multiple) in points.items():
+        trained = [(cell, one) for cell, one in zip(all_cells, done) if cell.row == name]
+        line = table_lines.line_of(name, name, table_lines.answers_of(trained, seeds), texts, {})
+        found.append({"share": share, "multiple": multiple, "unlabelled": multiple * num_labelled, **{
+            figure: line[figure] for figure in ("accuracy_mean", "accuracy_sd", "macro_f1_mean", "macro_f1_sd")}})
+    return found
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_the_seed_decides_the_folds():
 
 
 def test_a_label_with_fewer_texts_than_folds_is_refused():
-    with pytest.raises(UserError, match="--num_folds=6: label b has only 5 texts"):
+    with pytest.raises(UserError, match="6 folds: label b has only 5 texts"):
         next(folds.divide(ROWS, 6, seed=1))
 
 

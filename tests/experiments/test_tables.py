@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from experiments import cells
+from experiments import preparation
 from experiments import rows
+from experiments import table_lines
 from experiments import table_report
 from experiments import tables
 from tests import commands
 from tests import tiny
 from training import files
+from training import run_folder
 from training.command import UserError
 
 LABELS = ["a", "b"] * 50
@@ -28,13 +31,13 @@ def wrong(number):
 
 
 def line(name, *answers, **more):
-    return tables._line(name, name, list(answers), texts(), dict(more, parameters=1))
+    return table_lines.line_of(name, name, list(answers), texts(), dict(more, parameters=1))
 
 
 def compared(teacher, plain, paper):
     lines = [line("teacher", teacher), line("none", plain, tables=["methods"]),
              line("paper", paper, tables=["methods", "ablations"], folder="", commands=[])]
-    return dict(tables.compare(lines, texts()), seeds=[1], folds=1)
+    return dict(table_lines.compare(lines, texts()), seeds=[1], folds=1, curves=[])
 
 
 def test_mean_and_deviation_are_over_seeds():
@@ -78,9 +81,9 @@ def test_the_trial_that_is_best_on_dev_is_the_cells(tmp_path, monkeypatch):
         return [["command", name, str(seed)]]
 
     monkeypatch.setattr(cells, "_run_steps", run)
-    monkeypatch.setattr(rows, "ROWS", {"paper": rows.Row("", (), lambda setting: [])})
     for select_by, best in (("accuracy", "rate_3e-3"), ("loss", "rate_1e-3")):
-        found = cells.train_cell(cells.Cell("paper", 2, 0), str(tmp_path), dict.fromkeys(dev), select_by)
+        found = cells.train_cell(cells.Cell("paper", 2, 0), str(tmp_path), lambda _: [], dict.fromkeys(dev),
+                                 select_by)
         assert found["trial"] == best and found["tried"] == dev and found["commands"] == [["command", best, "2"]]
         assert found["folder"].endswith("cells/paper/seed_2/fold_1/%s/run" % best)
 
@@ -109,8 +112,11 @@ def setting(tmp_path):
                "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 32}
     files.write_json(str(tmp_path / "teacher" / "config.json"), teacher)
     student = tiny.write_model(tmp_path / "student.json", tiny.STUDENT, 50)
-    return rows.Setting("data", str(tmp_path / "teacher"), student, str(tmp_path / "out"),
-                        ["--num_train_steps=5", "--learning_rate=1e-3"], "t.txt", "0.25")
+    os.mkdir(str(tmp_path / "data"))
+    files.write_text(str(tmp_path / "data" / "train.csv"), "label,text_a\n")
+    return rows.Setting(str(tmp_path / "data"), str(tmp_path / "teacher"), student, str(tmp_path / "out"),
+                        ["--num_train_steps=5", "--learning_rate=1e-3"], "t.txt", "0.25", "corpus.tfrecord",
+                        ["--num_train_steps=7"], "pretrained", "cache")
 
 
 @pytest.mark.parametrize("name", list(rows.ROWS))
@@ -121,6 +127,39 @@ def test_every_row_ends_in_a_run_of_a_distillation_with_all_that_rows_share(name
     assert "--num_train_steps=5" in arguments and "--learning_rate=1e-3" in arguments
     assert [argument for argument in arguments if argument.startswith("--unlabeled_file=t.txt")]
     assert rows.ROWS[name].tables
+
+
+LIVE = {"logits_words", "augment", "assistant", "tinybert", "theseus", "etd", "transformer"}
+
+
+@pytest.mark.parametrize("name", list(rows.ROWS))
+def test_rows_that_need_no_more_of_the_teacher_read_its_cache(name, setting):
+    assert ("--teacher_cache=cache" in rows.ROWS[name].steps(setting)[-1][1]) == (name not in LIVE)
+    assert "cache" not in " ".join(rows.ROWS[name].steps(setting._replace(cache=""))[-1][1])
+
+
+@pytest.mark.parametrize("name", ["mlm", "mlm_logits", "paper_corpus"])
+def test_rows_that_learn_on_the_corpus_first_go_on_from_there(name, setting):
+    (folder, first), (_, last) = rows.ROWS[name].steps(setting)
+    assert folder == "corpus" and first[:3] == ["run_distill.py", "--task=masked_lm", "--input_file=corpus.tfrecord"]
+    assert "--teacher_checkpoint=pretrained" in first and "--num_train_steps=7" in first
+    assert "--init_checkpoint={cell}/corpus" in last
+    method = "--method=" + name.replace("_corpus", "")
+    assert method in first and method in last
+
+
+def test_the_teacher_that_rewords_texts_is_the_pretrained_one(setting):
+    (_, first), _ = rows.ROWS["augment"].steps(setting)
+    assert "--teacher_checkpoint=pretrained" in first and "--method=masked_lm" in first
+
+
+def test_rows_that_need_what_is_not_there_are_left_out_or_refused():
+    nothing, all_ = {"pretrained": "", "corpus": ""}, {"pretrained": "x", "corpus": "y"}
+    assert set(rows.ROWS) - set(tables.read_rows_flag([], nothing)) == {"mlm", "mlm_logits", "augment", "paper_corpus"}
+    assert tables.read_rows_flag([], all_) == list(rows.ROWS)
+    with pytest.raises(UserError, match="row mlm needs --input_file and --pretrained_checkpoint"):
+        tables.read_rows_flag(["mlm"], nothing)
+    assert tables.read_rows_flag(["augment"], dict(nothing, pretrained="x")) == ["none", "augment"]
 
 
 def student_of(name, setting):
@@ -152,7 +191,8 @@ def flags(world, teacher_classifier, tmp_path_factory):
 
 
 def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
-    command = ["experiments.tables", "--rows=no_hidden,theseus", "--learning_rates=1e-2"] + flags
+    command = ["experiments.tables", "--rows=no_hidden,theseus", "--learning_rates=1e-2", "--cache_teacher",
+               "--curves"] + flags
     folder = flags[-1].split("=", 1)[1]
     # A teacher's folder in the place of the second cell's run stops it there.
     broken = os.path.join(folder, "cells", "theseus", "seed_1", "fold_1", "rate_1e-2")
@@ -170,6 +210,10 @@ def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
     assert list(found) == list(table_report.ALWAYS) + ["none", "theseus", "no_hidden"]
     assert found["none"]["tables"] == ["methods", "ablations"] and found["no_hidden"]["parameters"] > 0
     assert "--hidden_weights=0" in found["no_hidden"]["commands"][0]
+    assert [flag for flag in found["no_hidden"]["commands"][0] if flag.startswith("--teacher_cache=" + folder)]
+    # There is less unlabelled than labelled text.
+    assert [(point["share"], point["multiple"]) for point in results["curves"]] == [(0.1, 0), (1.0, 0)]
+    assert all(0 < point["accuracy_mean"] <= 1 for point in results["curves"])
     for name in ("latency_ms_p50", "texts_per_second", "seconds", "megabytes"):
         assert found["theseus"][name] > 0
     assert np.sum(found["teacher"]["confusion"]) == results["test_texts"]
@@ -179,7 +223,8 @@ def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
     for one in results["lines"]:
         assert one["title"] in report and one["title"] in page and "%.4f" % one["accuracy_mean"] in page
     assert "--hidden_weights=0" in page and "<table>" in page
-    assert page.count("data:image/png;base64,") == 2 and "src=\"latency.png\"" not in page
+    assert "| 10 % | 0 (0x) | " in report
+    assert page.count("data:image/png;base64,") == 3 and "src=\"latency.png\"" not in page
 
 
 @pytest.mark.parametrize("given, message", [
@@ -195,12 +240,39 @@ def test_what_cannot_be_run_is_told_before_anything_is(given, message, flags, fo
     assert result.code == 1 and message in result.err and len(result.err.splitlines()) == 1, result.err
 
 
-def test_a_teacher_that_is_no_classifier_is_refused(flags, forks, teacher):
-    result = forks.run("experiments.tables", *flags, "--teacher_checkpoint=" + teacher.folder)
-    assert result.code == 1 and "no labels.txt is in it" in result.err
+def test_a_teacher_for_each_fold_or_one_to_fine_tune_is_needed(world, teacher, teacher_classifier):
+    def check(*teachers, **flags):
+        values = types.SimpleNamespace(**dict(dict(
+            data_dir=world.task, folds=0, teacher_checkpoint="t", teacher_flags="", learning_rates=["1"], dropouts=[],
+            student_config_file=world.student), **flags))
+        with pytest.raises(UserError) as error:
+            tables.check(values, list(teachers))
+        return str(error.value)
+
+    assert "1 folders, and there are 5 data folders or folds" in check(teacher_classifier.folder, folds=5)
+    assert "is fine-tuned already; leave the flag out" in check(teacher_classifier.folder, teacher_flags="--x")
+    assert "--learning_rates=1: numbers above 0" in check(teacher.folder, teacher_flags="--x", folds=5)
+    both = "%s,%s" % (teacher_classifier.folder, teacher.folder)
+    with pytest.raises(UserError, match="no labels.txt is in %s; either" % teacher.folder):
+        tables.teachers_of(types.SimpleNamespace(teacher_checkpoint=both))
+    prefix = os.path.join(teacher.folder, "best", "model.ckpt")
+    assert tables.teachers_of(types.SimpleNamespace(teacher_checkpoint=prefix)) == [prefix]
 
 
-def test_each_fold_has_a_teacher(world):
-    values = types.SimpleNamespace(teacher_checkpoint="t")
-    with pytest.raises(UserError, match="1 folders, and --data_dir names 2; each fold has a teacher"):
-        tables.check(values, [world.task] * 2, ["t"])
+def test_a_model_is_fine_tuned_for_each_fold_once(world, teacher, tmp_path, monkeypatch):
+    ran = []
+
+    def run(arguments):
+        ran.append(arguments)
+        run_folder.finish(arguments[3].split("=", 1)[1], {"steps": 1})
+
+    monkeypatch.setattr(cells, "run", run)
+    values = types.SimpleNamespace(data_dir=world.task, folds=3, output_dir=str(tmp_path))
+    data_dirs = preparation.open_data(values)
+    assert [os.path.basename(path) for path in data_dirs] == ["fold_1", "fold_2", "fold_3"]
+    for _ in range(2):
+        made = preparation.fine_tune([teacher.folder], data_dirs, str(tmp_path), "--learning_rate=2e-4 --num_gpus=0")
+    assert [command[:3] + command[4:] for command in ran] == [
+        ["run_classifier.py", "--data_dir=" + data_dir, "--init_checkpoint=" + teacher.folder, "--do_train",
+         "--learning_rate=2e-4", "--num_gpus=0"] for data_dir in data_dirs]
+    assert [command[3] for command in ran] == ["--output_dir=" + path for path in made]
