@@ -110,6 +110,10 @@ def _define_terms():
     flags.DEFINE_float(
         "temperature", 1.0, "T of the prediction term: both models' logits are divided by it, the term is "
         "multiplied by its square.", lower_bound=1e-3)
+    flags.DEFINE_float(
+        "perturbation", 0.0,
+        "Make each text harder by a step up the gradient of the loss, from its embedding, so long a share of that "
+        "(LRC-BERT); every update takes twice the time. 0: none.", lower_bound=0.0)
     flags.DEFINE_bool(
         "balance_terms", False,
         "Divide each weight by what its term amounts to when a stage begins, on %d batches of its texts, so that the "

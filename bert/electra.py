@@ -47,9 +47,10 @@ class ElectraConfig(BertConfig):
 class ElectraModel(BertModel):
     """An ELECTRA encoder over one batch of token ids, with the outputs of a BertModel."""
 
-    def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="electra"):
+    def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="electra",
+                 perturbation=None):
         """Builds the graph; the arguments are those of BertModel, with an ElectraConfig."""
-        super().__init__(config, is_training, input_ids, input_mask, segment_ids, scope)
+        super().__init__(config, is_training, input_ids, input_mask, segment_ids, scope, perturbation)
 
     def _widen(self, embedded):
         config = self._config

@@ -98,7 +98,8 @@ class BertModel:
     _layer_names = LayerNames("attention/self", "attention/output", "attention/output/LayerNorm", "intermediate",
                               "output", "output/LayerNorm")
 
-    def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="bert"):
+    def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="bert",
+                 perturbation=None):
         """Builds the graph.
 
         Args:
@@ -108,6 +109,7 @@ class BertModel:
           input_mask: int32 [B, S], 1 for a real token, 0 for padding; None: no padding.
           segment_ids: int32 [B, S], 0 or 1; None: all 0.
           scope: variable scope.
+          perturbation: float32 [B, S, E], added to the output of the embeddings; None: nothing is.
         """
         self._config = config
         self._hidden_dropout = config.hidden_dropout_prob if is_training else 0.0
@@ -124,6 +126,8 @@ class BertModel:
         with tf.variable_scope(scope) as self._scope:
             with tf.variable_scope("embeddings"):
                 self._embed(input_ids, segment_ids, length)
+            if perturbation is not None:
+                self._embedding_output += perturbation
             with tf.variable_scope("encoder") as self._encoder_scope:
                 self._encode(batch_size, length, input_mask)
 

@@ -19,10 +19,10 @@ from tasks.model_fn import over_encoder, start_from, training_spec
 # config: the student's, as from `encoders.read_config`; teacher: Teacher; task: MaskedLm or Classification;
 # layer_map: list of (student layer, teacher layer), counted from 1; weights: dict of what a term is logged as -> how
 # much it counts, see `terms.instances`, 0 leaves it out; temperature: T, above 0.
-# freeze_encoder: whether the student is trained over its encoder alone.
+# freeze_encoder: whether the student is trained over its encoder alone; perturbation: see `perturbed`, 0 for none.
 # One update with "text_similarity" must be one part, see `relations`.
 Distillation = collections.namedtuple("Distillation", "config teacher task layer_map weights temperature "
-                                                      "freeze_encoder", defaults=(1.0, False))
+                                                      "freeze_encoder perturbation", defaults=(1.0, False, 0.0))
 
 
 def distillation_model_fn(distillation, schedule, init=None, progress=None, trains=None, weights=None,
@@ -40,8 +40,8 @@ def distillation_model_fn(distillation, schedule, init=None, progress=None, trai
         probability = None
         if replacing_base is not None:
             probability = theseus.probability_at(tf.train.get_or_create_global_step(), schedule, replacing_base)
-        built = build_terms(distillation, features, True, init, probability)
         counting = distillation.weights if weights is None else weights
+        built = build_terms(distillation, features, True, init, probability, counting)
         frozen = distillation.freeze_encoder
         return training_spec([term._replace(weight=counting[term.name]) for term in built if counting.get(term.name)],
                              schedule, progress, over_encoder(trains) if frozen else trains,
@@ -50,7 +50,7 @@ def distillation_model_fn(distillation, schedule, init=None, progress=None, trai
     return model_fn
 
 
-def build_terms(distillation, features, is_training, init=None, replacing_probability=None):
+def build_terms(distillation, features, is_training, init=None, replacing_probability=None, counting=None):
     """Student and teacher over one batch, and what they are compared by: list of Term.
 
     Args:
@@ -59,8 +59,9 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
       is_training: bool; False switches the student's dropout off.
       init: Init, where the student starts; None: fresh.
       replacing_probability: p of `theseus`, for a student among its teacher's layers; None: it stands alone.
+      counting: dict of logged name -> weight, the loss against which the student is perturbed; None: it is not.
     """
-    config, teacher, task, layer_map, weights, temperature, frozen = distillation
+    config, teacher, task, layer_map, weights, temperature, frozen, perturbation = distillation
     replacing = replacing_probability is not None
     needs = terms.needs(layer_map, weights)
     taught = build_teacher(teacher, task, features, needs) if replacing or needs else None
@@ -72,4 +73,38 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
     logits = task.logits(student, config, features, is_training=is_training)
     if init:
         start_from(init, task, frozen)
-    return terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)
+    built = terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)
+    if not perturbation or counting is None:
+        return built
+    step = perturbed(_loss(built, counting), student.get_embedding_output(), features["input_mask"], perturbation)
+    with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+        student = build_encoder(config, is_training and not frozen, features, step)
+        logits = task.logits(student, config, features, is_training=is_training)
+        return terms.build_terms(
+            terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)
+
+
+def _loss(built, counting):
+    return tf.add_n([counting[term.name] * term.sum / tf.maximum(term.total, 1.0)
+                     for term in built if counting.get(term.name)])
+
+
+def perturbed(loss, embedding, mask, size):
+    """A step up the gradient of the loss, for each text: size |e| g / |g|, which makes it harder (Fu et al. 2021).
+
+    After Miyato et al. 2017 (arXiv 1605.07725, eq. 5), whose embeddings are of one size; here the step is a share of
+    that of the text's.
+
+    Args:
+      loss: scalar.
+      embedding: float32 [B, S, E], what the loss was computed from.
+      mask: int [B, S].
+      size: float.
+
+    Returns:
+      float32 [B, S, E], through which no gradient goes.
+    """
+    gradient, = tf.gradients(loss, embedding)
+    direction = tf.math.l2_normalize(gradient, axis=[1, 2])
+    real = tf.where_v2(mask[:, :, None] > 0, embedding, 0.0)
+    return tf.stop_gradient(size * tf.norm(real, axis=[1, 2], keepdims=True) * direction)

@@ -57,6 +57,9 @@ def read(values, teacher, model):
         _check_frozen(pairs, weights)
     stages = _read_stages(values, weights, pairs)
     if values.do_train and any(stage.replacing for stage in stages):
+        if values.perturbation:
+            raise UserError("--perturbation=%g: not in stages of --strategy=%s that replace the teacher's layers; give "
+                            "one of the two" % (values.perturbation, values.strategy))
         if values.freeze_encoder:
             raise UserError("--freeze_encoder: stages of --strategy=%s train the student's layers alone; give one of "
                             "the two" % values.strategy)
@@ -66,7 +69,7 @@ def read(values, teacher, model):
 
     def make_plans(task, files_):
         distillation = Distillation(model.config, teacher, task, pairs, weights, values.temperature,
-                                    bool(values.freeze_encoder))
+                                    bool(values.freeze_encoder), values.perturbation)
         return [_plan(values, stage, distillation, model, files_) for stage in stages]
 
     return stages, make_plans

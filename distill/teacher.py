@@ -12,6 +12,8 @@ from tasks.encoders import build_encoder
 from training import files
 from training.command import UserError
 
+flags.disclaim_key_flags()  # so that --help lists them as the command's own
+
 SCOPE = "teacher"
 
 # config: as from `encoders.read_config`; checkpoint: its prefix; layers: which of the checkpoint's layers, () for all;

@@ -84,7 +84,7 @@ class BiLstmModel:
     """A BiLSTM encoder over one batch of token ids; padding reaches no state, in neither direction."""
 
     def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="student",
-                 kernel="block"):
+                 kernel="block", perturbation=None):
         """Builds the graph.
 
         Args:
@@ -95,6 +95,7 @@ class BiLstmModel:
           segment_ids: ignored; a BertModel takes it, and either can stand in the other's place.
           scope: variable scope.
           kernel: a name in `student.lstm.KERNELS`.
+          perturbation: float32 [B, S, E], added to the output of the embeddings; None: nothing is.
         """
         del segment_ids
         if input_mask is None:
@@ -112,6 +113,8 @@ class BiLstmModel:
                     "word_embeddings", [config.vocab_size, config.embedding_size],
                     normal(config.initializer_range))
                 self._embedding_output = tf.nn.embedding_lookup(self._embedding_table, input_ids)
+            if perturbation is not None:
+                self._embedding_output += perturbation
             hidden = dropout(self._embedding_output, embedding_dropout, "embeddings")
             self._all_encoder_layers = []
             for layer in range(1, config.num_hidden_layers + 1):

@@ -44,19 +44,21 @@ def _kind(values, path):
     return "bert"
 
 
-def build_encoder(config, is_training, features):
+def build_encoder(config, is_training, features, perturbation=None):
     """The encoder of a configuration over one batch.
 
     Args:
       config: as from `read_config`.
       is_training: bool; False switches dropout off.
       features: dict of "input_ids", "input_mask" and "segment_ids", int32 [B, S].
+      perturbation: float32 [B, S, E], added to the output of the embeddings; None: nothing is.
 
     Returns:
       the model of that kind, see `KINDS`.
     """
     return KINDS[config.model_type][1](
-        config, is_training, features["input_ids"], features["input_mask"], features["segment_ids"])
+        config, is_training, features["input_ids"], features["input_mask"], features["segment_ids"],
+        perturbation=perturbation)
 
 
 def in_encoder(name):

@@ -26,6 +26,7 @@ FLAGS = dict(
     num_warmup_steps=0, warmup_proportion=0.0, weight_decay_rate=0.1, clip_norm=1.0, gradient_accumulation_steps=1,
     bias_correction=False, replacing_base=0.5, save_checkpoints_steps=1, random_seed=3, log_steps=1,
     do_train=True, select_by="accuracy", num_gpus=0, num_cpu_replicas=1, use_bf16=False, freeze_encoder=None,
+    perturbation=0.0,
     **{name + "_weight": 0.0 for name in ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarity",
                                           "contrast", "patience", "attention")})
 
@@ -213,6 +214,7 @@ def test_a_stage_without_a_weighted_term_is_left_out_and_named(teacher, record_f
     ({"strategy": "two"}, "--strategy=two: no such file"),
     ({"strategy": "theseus", "stage_steps": [], "freeze_encoder": True, "embedding_weight": 0.0,
       "hidden_weights": ["0"]}, "--freeze_encoder: stages of --strategy=theseus train the student's layers alone"),
+    ({"strategy": "theseus", "stage_steps": [], "perturbation": 0.1}, "--perturbation=0.1: not in stages of "),
     ({"strategy": "theseus", "stage_steps": []}, "both models must be BERTs, and one is a bilstm"),
     ({"embedding_weight": 0.0, "hidden_weights": ["0"], "prediction_weight": 0.0, "label_weight": 0.0},
      "all are 0, and so are those of the other terms")], ids=str)
