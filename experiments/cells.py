@@ -73,8 +73,10 @@ def _run_steps(steps, folder, seed):
     done = []
     for name, arguments in steps:
         target = os.path.join(folder, name)
-        arguments = [argument.replace("{cell}", folder) for argument in arguments]
-        arguments += ["--output_%s=%s" % ("file" if "." in name else "dir", target), "--random_seed=%d" % seed]
+        if callable(arguments):
+            arguments = arguments(folder)
+        arguments = [argument.replace("{cell}", folder).replace("{seed}", str(seed)) for argument in arguments]
+        arguments.append("--output_%s=%s" % ("file" if "." in name else "dir", target))
         done.append(arguments)
         if "--do_train" in arguments or not os.path.exists(target):  # training goes on by itself
             run(arguments)

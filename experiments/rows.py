@@ -5,12 +5,14 @@ import dataclasses
 import os
 
 from tasks import encoders
+from tasks import text_settings
 from tasks.classification_data import find_splits
 from training import files
 
 # title: for people; tables: of those it stands in, "methods" (Table 2) and "ablations" (Table 3); steps: function of
-# Setting -> list of (folder within the cell's, arguments for Python), the last is the row's model; needs: fields of
-# Setting without which it cannot be run.
+# Setting -> list of (folder or file within the cell's folder, arguments for Python, with {cell} for that folder and
+# {seed}, or a function of the folder that gives them when those before it were run), the last is the row's model;
+# needs: fields of Setting without which it cannot be run.
 Row = collections.namedtuple("Row", "title tables steps needs", defaults=((),))
 
 # What a cell is run with. data_dir, teacher: folders of the fold; student: its JSON; folder: of the table, for JSONs
@@ -20,6 +22,7 @@ Row = collections.namedtuple("Row", "title tables steps needs", defaults=((),))
 Setting = collections.namedtuple(
     "Setting", "data_dir teacher student folder shared unlabeled dropout corpus corpus_flags pretrained cache",
     defaults=("", "", (), "", ""))
+SEED = "--random_seed={seed}"
 DROPOUTS = {"bilstm": ("embedding_dropout_prob", "hidden_dropout_prob", "pooled_dropout_prob"),
             "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob")}
 
@@ -29,14 +32,15 @@ def _distil(setting, *more, student=None, folder="run", teacher=""):
     transfer = ["--unlabeled_file=" + setting.unlabeled] if setting.unlabeled else []
     return folder, ["run_distill.py", "--task=classification", "--data_dir=" + setting.data_dir,
                     "--teacher_checkpoint=" + (teacher or setting.teacher),
-                    "--student_config_file=" + _student_file(setting, student)] + transfer + setting.shared + list(more)
+                    "--student_config_file=" + _student_file(setting, student), SEED, *transfer, *setting.shared,
+                    *more]
 
 
 def _on_corpus(setting, *more):
     """A run of run_distill.py on the corpus, into the cell's folder "corpus"."""
     return "corpus", ["run_distill.py", "--task=masked_lm", "--input_file=" + setting.corpus,
                       "--teacher_checkpoint=" + setting.pretrained,
-                      "--student_config_file=" + _student_file(setting), *setting.corpus_flags, *more]
+                      "--student_config_file=" + _student_file(setting), SEED, *setting.corpus_flags, *more]
 
 
 def _student_file(setting, config=None):
@@ -90,7 +94,7 @@ def _theseus(setting):
 def _etd(setting):
     student = _bert(setting, 3)
     return [("cut", ["-m", "distill.extraction", "--teacher_checkpoint=" + setting.teacher,
-                     "--student_config_file=" + _student_file(setting, student)]),
+                     "--student_config_file=" + _student_file(setting, student), SEED]),
             _distil(setting, "--method=etd", "--init_checkpoint={cell}/cut", student=student)]
 
 
@@ -99,7 +103,7 @@ def _augmented(method, *of_augmentation):
     def steps(setting):
         more = setting._replace(unlabeled=",".join(filter(None, [setting.unlabeled, "{cell}/augmented.jsonl"])))
         flags = [flag.format(pretrained=setting.pretrained) for flag in of_augmentation]
-        return [("augmented.jsonl", ["-m", "distill.augment", *flags,
+        return [("augmented.jsonl", ["-m", "distill.augment", *flags, SEED,
                                      "--input_file=" + find_splits(setting.data_dir)["train"]]),
                 _distil(more, "--method=" + method)]
 
@@ -109,6 +113,20 @@ def _augmented(method, *of_augmentation):
 def _assistant(setting):
     return [_distil(setting, "--method=assistant", student=_bert(setting, 3), folder="middle"),
             _distil(setting, "--method=assistant", teacher="{cell}/middle")]
+
+
+def _words(setting):
+    """The student on words as jieba finds them, of a vocabulary of the training texts."""
+    def train(folder):
+        words, config = os.path.join(folder, "words.txt"), os.path.join(folder, "words.json")
+        files.write_json(config, dict(files.read_json(_student_file(setting)), vocab_size=len(files.read_lines(words))))
+        text = text_settings.read(os.path.join(setting.teacher, text_settings.FILE), {})
+        return ["run_classifier.py", "--data_dir=" + setting.data_dir, "--tokenizer=words", "--vocab_file=" + words,
+                "--student_config_file=" + config, "--max_seq_length=%d" % text.max_seq_length,
+                "--truncation=" + text.truncation, SEED, *setting.shared]
+
+    return [("words.txt", ["-m", "tasks.word_vocabulary", "--input_file=" + find_splits(setting.data_dir)["train"]]),
+            ("run", train)]
 
 
 def _small_transformer(setting):
@@ -121,6 +139,7 @@ OF_CORPUS = ("corpus", "pretrained")
 
 ROWS = collections.OrderedDict([
     (PLAIN, Row("student, labels only", METHODS + ABLATIONS, _plain("--method=none"))),
+    ("words", Row("student on jieba's words, labels only", METHODS, _words)),
     ("mlm", Row("masked LM, then labels", METHODS, _after_corpus(["--method=mlm"], "--method=mlm"), OF_CORPUS)),
     ("mlm_logits", Row("masked LM, then answers (Turc et al.)", METHODS,
                        _after_corpus(["--method=mlm_logits"], "--method=mlm_logits"), OF_CORPUS)),
