@@ -126,21 +126,19 @@ class TeacherCache:
             raise UserError("--teacher_cache=%s: holds the teacher's layers %s, and --layer_map wants %d; make it with "
                             "other --layers" % (self.folder, ",".join(map(str, self.layers)), absent[0]))
 
-    def _to_read(self, needs):
-        """The kinds that are looked up; where states are, they serve those who need them pooled too."""
-        found = ["logits"] if "logits" in needs else []
-        if "states" in needs or "pooled" in needs and "pooled" not in self.kinds:
-            found.append("states")
-        elif "pooled" in needs:
-            found.append("pooled")
-        return found
+    def _kinds(self, needs, needs_of_all):
+        """The kinds that serve some needs: states, where they are needed too, those who need them pooled."""
+        pooled = "states" if "states" in needs_of_all or "pooled" not in self.kinds else "pooled"
+        serving = {"logits": "logits", "states": "states", "pooled": pooled}
+        return sorted({serving[need] for need in needs if need in serving})
 
-    def beside(self, record_files, needs):
+    def beside(self, record_files, needs, needs_of_all=None):
         """Looks up what stands beside records.
 
         Args:
           record_files: TFRecord files that a model reads.
-          needs: see `terms.needs`.
+          needs: of the terms that count, see `terms.needs`.
+          needs_of_all: of all terms whose variables the graph has, those of other stages too; None: of no others.
 
         Returns:
           function as `beside` of `records.training_input_fn`.
@@ -155,7 +153,7 @@ class TeacherCache:
                                 "flags of how texts become tokens (%s)" % (self.folder, path, ", ".join(
                                     sorted(source["name"] for source in self._sources.values()))))
         firsts = np.cumsum([0] + [self._sources[digest]["records"] for digest in digests])
-        kinds = self._to_read(needs)
+        kinds = self._kinds(needs, needs_of_all or needs)
 
         def look_up(numbers, length):
             places = np.searchsorted(firsts, numbers, "right") - 1
@@ -208,12 +206,12 @@ class TeacherCache:
         return self._digests[path]
 
     def outputs(self, features, needs):
-        """TeacherOutputs of features that `beside` has added to.
+        """TeacherOutputs of features that `beside` has added to, for all terms of a graph, which have those needs.
 
-        What it has not, for a stage without the terms that look at it, is zeros, which nobody fetches.
+        What it has not, in a stage without the terms that look at it, nobody fetches; it is NaN.
         """
-        found = {kind: features["teacher_" + kind] if "teacher_" + kind in features else self._zeros(kind, features)
-                 for kind in self._to_read(needs)}
+        found = {kind: features["teacher_" + kind] if "teacher_" + kind in features else self._absent(kind, features)
+                 for kind in self._kinds(needs, needs)}
         hidden = pooled = None
         if "states" in found:
             hidden = self._by_layer(tf.unstack(found["states"], axis=2))
@@ -222,10 +220,11 @@ class TeacherCache:
                                      for both in tf.unstack(found["pooled"], axis=1)])
         return TeacherOutputs(None, hidden, found.get("logits"), None, pooled, None)
 
-    def _zeros(self, kind, features):
-        sizes = tf.unstack(tf.shape(features["input_ids"]))
-        shape = self._shape(kind)
-        return tf.zeros([sizes[axis] if size is None else size for axis, size in enumerate(shape)])
+    def _absent(self, kind, features):
+        sizes, shape = tf.unstack(tf.shape(features["input_ids"])), self._shape(kind)
+        values = tf.fill([sizes[axis] if size is None else size for axis, size in enumerate(shape)], np.nan)
+        values.set_shape(shape)
+        return values
 
     def _by_layer(self, found):
         """Puts what was kept in the place of its layer, None in those of the others."""

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import os
 
 import tensorflow.compat.v1 as tf
@@ -185,15 +184,13 @@ def _plan(values, stage, distillation, model, files_):
     groups = {terms.TERMS[name].group for name in terms.TERMS if stage.has(name)}
     # A text without a label would have no part in the loss of labels alone.
     names = list(files_.labelled) + ([] if list(own) == ["label"] else list(files_.others))
-
-    beside = functools.partial(_beside, distillation, own, files_.rules)
+    alone = distillation._replace(weights=own)
     balanced = {}  # measured once, when the stage begins
 
     def make_model_fn(rates, init, progress, trains):
         weights, told = own, progress
         if values.balance_terms:
-            balanced.update(balanced or _balanced_weights(
-                values, stage, distillation._replace(weights=own), init, names, files_.rules, beside(names)))
+            balanced.update(balanced or _balanced_weights(values, stage, alone, init, names, files_.rules))
             weights, told = balanced, _also_writing(progress, values.output_dir, stage, balanced)
         return distillation_model_fn(distillation, rates, init, told, trains, weights,
                                      values.replacing_base if stage.replacing else None)
@@ -208,15 +205,15 @@ def _plan(values, stage, distillation, model, files_):
     def loss_on_dev(checkpoint):
         input_fn = records.evaluation_input_fn(
             files_.selecting, distillation.task.feature_names, values.eval_batch_size, files_.rules,
-            beside(files_.selecting))
-        means = measure.term_means(distillation._replace(weights=own), input_fn, checkpoint)
+            _beside(alone, own, files_.rules, files_.selecting))
+        means = measure.term_means(alone, input_fn, checkpoint)
         return sum(own[name] * value for name, value in means.items())
 
     patience = values.early_stopping if stage.early_stopping < 0 else stage.early_stopping
     # What selects tells nothing of a stage that leaves the answers alone.
     by_loss = patience and files_.selecting and not groups & {"answers", "labels"}
     return runs.Plan(stage.name, make_model_fn, stage.num_steps, stage.learning_rate, phases, names, patience,
-                     loss_on_dev if by_loss else None, beside(names))
+                     loss_on_dev if by_loss else None, _beside(distillation, own, files_.rules, names))
 
 
 def _beside(distillation, weights, rules, names):
@@ -227,10 +224,10 @@ def _beside(distillation, weights, rules, names):
     if rules:
         raise UserError("--teacher_cache=%s: the records hold no masks (%s), and the teacher would see others in each "
                         "epoch; leave the flag out" % (cache.folder, names[0]))
-    return cache.beside(names, terms.needs(distillation.layer_map, weights))
+    return cache.beside(names, *(terms.needs(distillation.layer_map, some) for some in (weights, distillation.weights)))
 
 
-def _balanced_weights(values, stage, distillation, init, names, rules, beside):
+def _balanced_weights(values, stage, distillation, init, names, rules):
     """The stage's weights of --balance_terms; those it began with, where it goes on."""
     path = os.path.join(values.output_dir, BALANCE)
     found = files.read_json(path).get(stage.name) if os.path.exists(path) else None
@@ -238,7 +235,7 @@ def _balanced_weights(values, stage, distillation, init, names, rules, beside):
         return found
     input_fn = records.training_input_fn(
         names, distillation.task.feature_names, values.train_batch_size, 1, values.random_seed, rules=rules,
-        beside=beside)
+        beside=_beside(distillation, distillation.weights, rules, names))
     means = measure.term_means(distillation, input_fn, tf.train.latest_checkpoint(values.output_dir), init,
                                values.random_seed, measure.BALANCE_BATCHES)
     print("stage %s begins with %s" % (stage.name, "  ".join("%s %.4g" % item for item in means.items())), flush=True)

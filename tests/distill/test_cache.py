@@ -95,20 +95,22 @@ def test_what_a_stage_does_not_look_at_is_not_read(cached, monkeypatch):
     assert set(read) == {"logits"}
 
 
-@pytest.mark.parametrize("what", [["logits", "states"], ["logits", "pooled"]], ids=str)
-def test_a_stage_has_the_variables_of_all_terms_though_nothing_is_read_for_them(what, cached, tmp_path):
+@pytest.mark.parametrize("what, of_stage", [
+    (["logits", "states"], {"prediction": 1.0}), (["logits", "pooled"], {"prediction": 1.0}),
+    (["states", "logits", "pooled"], {"contrast_1": 1.0, "patience_2": 1.0})], ids=str)
+def test_a_stage_has_the_variables_of_all_terms_though_nothing_is_read_for_them(what, of_stage, cached, tmp_path):
     teacher, (record_file, _) = cached("classification", *what)
     weights = ALL if "states" in what else {name: ALL[name] for name in ("prediction",) + OF_POOLED}
     found = {}
     for kind, given in (("live", teacher._replace(cache=None)), ("cached", teacher)):
         asked = Distillation(STUDENTS["bilstm"], given, batches.TASKS["classification"], MAP, weights)
-        of_stage = {"prediction": 1.0}
-        beside = given.cache and given.cache.beside([record_file], terms.needs(MAP, of_stage))
+        needs = [terms.needs(MAP, some) for some in (of_stage, weights)]
+        beside = given.cache and given.cache.beside([record_file], *needs)
         found[kind] = batches.train(tmp_path / kind, distillation_model_fn(asked, Schedule(1e-3, 25), weights=of_stage),
                                     record_file, 2, beside=beside)
     assert sorted(found["cached"]) == sorted(found["live"])
     assert any(name.startswith("distill/") for name in found["live"])
-    assert graphs.largest_difference(found["cached"], found["live"]) < 1e-4
+    assert graphs.largest_difference(found["cached"], found["live"]) < 3e-4
 
 
 def test_outputs_are_float16_without_padding_in_parts_that_are_small(cached):
