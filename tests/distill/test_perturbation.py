@@ -45,7 +45,7 @@ def test_an_encoder_adds_it_to_the_output_of_its_embeddings_and_encodes_that(con
         return encoder.get_embedding_output(), encoder.get_sequence_output()
 
     plain, none, some = (graphs.run(lambda step=step: build(step), weights=DRAW) for step in (None, 0.0, 0.1))
-    np.testing.assert_array_equal(none[1], plain[1])
+    np.testing.assert_allclose(none[1], plain[1], atol=1e-5)
     steps = np.broadcast_to(0.1 * np.arange(config.embedding_size), some[0].shape)
     np.testing.assert_allclose(some[0] - plain[0], steps, atol=1e-5)
     assert np.abs(some[1] - plain[1]).max() > 1e-3
