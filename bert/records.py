@@ -186,10 +186,14 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
         not divide.
     """
     counts = [tfrecord.count_records(name) for name in files]
-    num_records = sum(counts)
-    if not num_records:
+    if not sum(counts):
         raise UserError("%s: no records" % ", ".join(files))
     read = _reader(files, names, rules, seed)
+
+    def finish(features):
+        record = features.pop("record")[:, 0]
+        features = trim(features)
+        return beside(dict(features, record=record)) if beside else features
 
     def input_fn(input_context=None):
         replicas = input_context.num_replicas_in_sync if input_context else 1
@@ -197,35 +201,41 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
             raise UserError(
                 "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts"
                 % (batch_size, replicas, num_parts))
-        # A pool longer than an epoch would bring the two copies of a text together.
-        pool_updates = max(1, min(MAX_POOL_UPDATES, num_records // batch_size))
-        first_pool, first_update = divmod(start_step, pool_updates)
-        pool_size = pool_updates * batch_size
-        texts = _shuffled_records(files, counts, seed, first_pool * pool_size)
-        pools = texts.batch(pool_size, drop_remainder=True)
-        numbered = tf.data.Dataset.zip((tf.data.experimental.Counter(first_pool), pools))
-
-        def updates_of(pool, texts):
-            numbers, serialized = texts
-            places = pool * pool_size + tf.range(pool_size, dtype=tf.int64)
-            features = dict(read(serialized, places), record=numbers[:, None])
-            return tf.data.Dataset.from_tensor_slices(_updates_of_similar_length(
-                features, pool_updates, batch_size, seed, pool))
-
-        updates = numbered.flat_map(updates_of)
-        parts = updates.skip(first_update).flat_map(
+        updates = _updates(files, counts, read, batch_size, seed, start_step)
+        parts = updates.flat_map(
             lambda update: tf.data.Dataset.from_tensor_slices(
                 _split(update, replicas * num_parts)))
         if input_context and input_context.num_input_pipelines > 1:
             parts = _parts_of_worker(parts, input_context)
         return parts.map(finish).prefetch(4)
 
-    def finish(features):
-        record = features.pop("record")[:, 0]
-        features = trim(features)
-        return beside(dict(features, record=record)) if beside else features
-
     return input_fn
+
+
+def _updates(files, counts, read, batch_size, seed, start_step):
+    """Dataset of updates, features [G, ...], from `start_step` on.
+
+    Args:
+      files, batch_size, seed, start_step: as of `training_input_fn`.
+      counts: records of each file.
+      read: see `_reader`.
+    """
+    # A pool longer than an epoch would bring the two copies of a text together.
+    pool_updates = max(1, min(MAX_POOL_UPDATES, sum(counts) // batch_size))
+    first_pool, first_update = divmod(start_step, pool_updates)
+    pool_size = pool_updates * batch_size
+    texts = _shuffled_records(files, counts, seed, first_pool * pool_size)
+    pools = texts.batch(pool_size, drop_remainder=True)
+    numbered = tf.data.Dataset.zip((tf.data.experimental.Counter(first_pool), pools))
+
+    def updates_of(pool, texts):
+        numbers, serialized = texts
+        places = pool * pool_size + tf.range(pool_size, dtype=tf.int64)
+        features = dict(read(serialized, places), record=numbers[:, None])
+        return tf.data.Dataset.from_tensor_slices(_updates_of_similar_length(
+            features, pool_updates, batch_size, seed, pool))
+
+    return numbered.flat_map(updates_of).skip(first_update)
 
 
 def _reader(files, names, rules, seed):
