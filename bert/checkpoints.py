@@ -13,6 +13,7 @@ import re
 import tensorflow.compat.v1 as tf
 
 from bert.optimization import SLOTS
+from training import files
 from training.command import UserError
 
 BEST = os.path.join("best", "model.ckpt")
@@ -125,6 +126,11 @@ def restore(checkpoint, variables, layers=(), prefix="", optional=None, remedy="
     tf.train.init_from_checkpoint(checkpoint, {name: name_of(variable) for name, variable in found.items()})
     if tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group) in (0, None):
         print(describe(checkpoint, stored, wanted, fresh, layers), flush=True)
+
+
+def digest(prefix):
+    """What tells a checkpoint from another: SHA-256 of its index, which has the checksums of its tensors."""
+    return files.digest(prefix + ".index")
 
 
 def name_of(variable):

@@ -1,20 +1,10 @@
-"""What the tables need before the first row: folds, a fine-tuned teacher for each, and what the teachers answer."""
+"""What the tables need before the first row: a fine-tuned teacher for each fold, and what the teachers answer."""
 
 import os
 import shlex
 
 from experiments import cells
-from experiments import folds
-from training import files
 from training import run_folder
-
-
-def open_data(values):
-    """The data folders: list of absolute paths; with --folds those that the one is divided into, which are made."""
-    found = [os.path.abspath(path) for path in files.matching_files(values.data_dir, "data_dir")]
-    if not values.folds:
-        return found
-    return folds.make(found[0], os.path.join(os.path.abspath(values.output_dir), "folds"), values.folds, seed=1)
 
 
 def is_classifier(teacher):

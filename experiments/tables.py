@@ -24,6 +24,7 @@ from bert import checkpoints
 from bert import tfrecord
 from experiments import cells
 from experiments import curves
+from experiments import folds
 from experiments import preparation
 from experiments import rows
 from experiments import table_lines
@@ -68,15 +69,21 @@ def define_flags():
 
 def main():
     values = flags.FLAGS
+    data_dirs = [os.path.abspath(path) for path in files.matching_files(values.data_dir, "data_dir")]
     given = teachers_of(values)
-    names = read_rows_flag(values.rows, _known(values, given))
+    known = _known(values, given)
+    unlabeled_files = [os.path.abspath(path) for path in files.matching_files(
+        values.unlabeled_file, "unlabeled_file", optional=True)]
+    names = read_rows_flag(values.rows, known)
     seeds = read_seeds(values.seeds)
-    check(values, given)
-    run_folder.begin(values.output_dir, _settings(values, given), {})
-    data_dirs = preparation.open_data(values)
+    check(values, data_dirs, given)
+    run_folder.begin(values.output_dir, _settings(values, data_dirs, given, unlabeled_files), {})
     output_dir = os.path.abspath(values.output_dir)
+    if values.folds:
+        data_dirs = folds.make(data_dirs[0], os.path.join(output_dir, "folds"), values.folds, seed=1)
     teachers = preparation.fine_tune(given, data_dirs, output_dir, values.teacher_flags)
-    results = run(values, output_dir, data_dirs, teachers, _known(values, given), names, seeds)
+    settings = _fold_settings(values, output_dir, data_dirs, teachers, known, ",".join(unlabeled_files))
+    results = run(values, output_dir, settings, names, seeds, unlabeled_files)
     files.write_json(os.path.join(values.output_dir, "results.json"), results)
     table_report.write(results, values.output_dir)
     print("\n" + table_report.text(results), flush=True)
@@ -102,9 +109,8 @@ def teachers_of(values):
 def _known(values, given):
     """What rows may need, see `rows.Row`: dict of field of a Setting -> value, "" where it is not given."""
     pretrained = values.pretrained_checkpoint or ("" if preparation.is_classifier(given[0]) else given[0])
-    corpus = [os.path.abspath(name) for name in tfrecord.matching_files(
-        values.input_file, "input_file")] if values.input_file else []
-    return {"pretrained": pretrained and os.path.abspath(pretrained), "corpus": ",".join(corpus)}
+    corpus = tfrecord.matching_files(values.input_file, "input_file", optional=True)
+    return {"pretrained": pretrained and os.path.abspath(pretrained), "corpus": ",".join(map(os.path.abspath, corpus))}
 
 
 FLAGS_OF_NEEDS = {"pretrained": "--pretrained_checkpoint", "corpus": "--input_file"}
@@ -143,9 +149,8 @@ def read_seeds(given):
     return seeds
 
 
-def check(values, given):
+def check(values, data_dirs, given):
     """Finds out before anything is trained whether all can be; given: `teachers_of` the flags."""
-    data_dirs = files.matching_files(values.data_dir, "data_dir")
     for data_dir in data_dirs:
         choose_splits(data_dir)
     if values.folds and len(data_dirs) > 1:
@@ -174,48 +179,51 @@ def _is_share(text):
         return False
 
 
-def _settings(values, given):
+def _settings(values, data_dirs, given, unlabeled_files):
     """What decides what is in a cell: dict, see `run_folder.begin`."""
-    def digests(paths):
-        return [files.digest(path) for path in paths]
-
     of_flags = {name: getattr(values, name) for name in (
         "num_train_steps", "train_batch_size", "save_checkpoints_steps", "select_by", "use_bf16", "learning_rates",
         "dropouts", "folds", "teacher_flags", "corpus_steps")}
-    data_dirs = files.matching_files(values.data_dir, "data_dir")
+    splits = [path for data_dir in data_dirs for _, path in sorted(find_splits(data_dir).items())]
+    models = [checkpoints.find_model(teacher, "teacher_checkpoint") for teacher in given]
     return dict(
         of_flags, student_config_file=files.digest(values.student_config_file),
-        data_dir=digests(path for data_dir in data_dirs for _, path in sorted(find_splits(data_dir).items())),
-        unlabeled_file=digests(_unlabeled_files(values)),
-        # The index of a checkpoint has the checksums of its tensors.
-        teacher_checkpoint=digests(checkpoints.find_model(teacher, "teacher_checkpoint").checkpoint + ".index"
-                                   for teacher in given))
+        data_dir=list(map(files.digest, splits)), unlabeled_file=list(map(files.digest, unlabeled_files)),
+        teacher_checkpoint=[checkpoints.digest(model.checkpoint) for model in models])
 
 
-def _unlabeled_files(values):
-    if not values.unlabeled_file:
-        return []
-    return [os.path.abspath(path) for path in files.matching_files(values.unlabeled_file, "unlabeled_file")]
-
-
-def run(values, output_dir, data_dirs, teachers, known, names, seeds):
+def run(values, output_dir, settings, names, seeds, unlabeled_files):
     """Trains, measures and compares: dict, as in results.json."""
-    unlabeled_files = _unlabeled_files(values)
-    settings = _fold_settings(values, output_dir, data_dirs, teachers, known, ",".join(unlabeled_files))
-    texts = [table_lines.Texts(data_dir) for data_dir in data_dirs]
-    found = table_lines.of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files)
-    all_cells = [cells.Cell(name, seed, fold) for name in names for seed in seeds for fold in range(len(data_dirs))]
+    texts = [table_lines.Texts(setting.data_dir) for setting in settings]
+    found = table_lines.of_teacher_and_baselines(
+        output_dir, texts, [setting.teacher for setting in settings], unlabeled_files)
+    trained = _train(values, output_dir, {name: (rows.ROWS[name].steps, settings) for name in names}, seeds)
+    found += [table_lines.of_row(name, trained[name], texts, seeds) for name in names]
+    points = _run_curves(values, output_dir, settings, texts, seeds, unlabeled_files) if values.curves else []
+    return dict(table_lines.compare(found, texts), seeds=seeds, folds=len(settings), curves=points)
+
+
+def _train(values, output_dir, jobs, seeds):
+    """Trains each job for every seed and fold, in each setting that is tried.
+
+    Args:
+      jobs: dict of name -> (steps as of a `rows.Row`, `rows.Setting` of each fold).
+      seeds: list of int.
+
+    Returns:
+      dict of name -> list of (Cell, what is in its file).
+    """
+    all_cells = [cells.Cell(name, seed, fold) for name, (_, settings) in jobs.items() for seed in seeds
+                 for fold in range(len(settings))]
 
     def train(cell):
-        return cells.train_cell(cell, output_dir, rows.ROWS[cell.row].steps, _trials(values, settings[cell.fold]),
-                                values.select_by)
+        steps, settings = jobs[cell.row]
+        return cells.train_cell(cell, output_dir, steps, _trials(values, settings[cell.fold]), values.select_by)
 
-    done = cells.run_all(all_cells, output_dir, train)
-    for name in names:
-        trained = [(cell, one) for cell, one in zip(all_cells, done) if cell.row == name]
-        found.append(table_lines.of_row(name, trained, texts, seeds))
-    points = _run_curves(values, output_dir, settings, texts, seeds, unlabeled_files) if values.curves else []
-    return dict(table_lines.compare(found, texts), seeds=seeds, folds=len(data_dirs), curves=points)
+    found = {name: [] for name in jobs}
+    for cell, one in zip(all_cells, cells.run_all(all_cells, output_dir, train)):
+        found[cell.row].append((cell, one))
+    return found
 
 
 def _fold_settings(values, output_dir, data_dirs, teachers, known, unlabeled):
@@ -243,28 +251,23 @@ def _trials(values, setting):
 
 def _run_curves(values, output_dir, settings, texts, seeds, unlabeled_files):
     """Trains the paper's student for every point of the curves: list of dict."""
-    folder = os.path.join(output_dir, "curves")
-    num_labelled = len(texts[0].train)
+    folder, num_labelled = os.path.join(output_dir, "curves"), len(texts[0].train)
     parts = curves.unlabelled_parts(unlabeled_files, num_labelled, folder)
-    data_dirs = {share: [curves.labelled_part(setting.data_dir, share, os.path.join(
-        folder, "labels_%d" % round(100 * share), "fold_%d" % fold)) for fold, setting in enumerate(settings, start=1)]
-                 for share in curves.SHARES}
-    points = {curves.name_of(share, multiple): (share, multiple) for share in curves.SHARES for multiple in parts}
-    all_cells = [cells.Cell(name, seed, fold) for name in points for seed in seeds for fold in range(len(settings))]
-
-    def train(cell):
-        share, multiple = points[cell.row]
-        setting = settings[cell.fold]._replace(data_dir=data_dirs[share][cell.fold], cache="",
-                                               unlabeled=",".join(parts[multiple]))
-        return cells.train_cell(cell, output_dir, rows.ROWS["paper"].steps, _trials(values, setting), values.select_by)
-
-    done, found = cells.run_all(all_cells, output_dir, train), []
-    for name, (share, multiple) in points.items():
-        trained = [(cell, one) for cell, one in zip(all_cells, done) if cell.row == name]
+    jobs, points = {}, {}
+    for share in curves.SHARES:
+        data_dirs = [curves.labelled_part(setting.data_dir, share, os.path.join(
+            folder, "labels_%d" % round(100 * share), "fold_%d" % fold)) for fold, setting in enumerate(settings, 1)]
+        for multiple in parts:
+            name = curves.name_of(share, multiple)
+            points[name] = {"share": share, "multiple": multiple, "unlabelled": multiple * num_labelled}
+            jobs[name] = rows.ROWS["paper"].steps, [
+                setting._replace(data_dir=data_dir, cache="", unlabeled=",".join(parts[multiple]))
+                for setting, data_dir in zip(settings, data_dirs)]
+    for name, trained in _train(values, output_dir, jobs, seeds).items():
         line = table_lines.line_of(name, name, table_lines.answers_of(trained, seeds), texts, {})
-        found.append({"share": share, "multiple": multiple, "unlabelled": multiple * num_labelled, **{
-            figure: line[figure] for figure in ("accuracy_mean", "accuracy_sd", "macro_f1_mean", "macro_f1_sd")}})
-    return found
+        points[name].update({figure: line[figure] for figure in (
+            "accuracy_mean", "accuracy_sd", "macro_f1_mean", "macro_f1_sd")})
+    return list(points.values())
 
 
 if __name__ == "__main__":

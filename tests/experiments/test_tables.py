@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import cells
+from experiments import folds
 from experiments import preparation
 from experiments import rows
 from experiments import table_lines
@@ -270,7 +271,7 @@ def test_a_teacher_for_each_fold_or_one_to_fine_tune_is_needed(world, teacher, t
             data_dir=world.task, folds=0, teacher_checkpoint="t", teacher_flags="", learning_rates=["1"], dropouts=[],
             student_config_file=world.student), **flags))
         with pytest.raises(UserError) as error:
-            tables.check(values, list(teachers))
+            tables.check(values, [world.task], list(teachers))
         return str(error.value)
 
     assert "1 folders, and there are 5 data folders or folds" in check(teacher_classifier.folder, folds=5)
@@ -291,8 +292,7 @@ def test_a_model_is_fine_tuned_for_each_fold_once(world, teacher, tmp_path, monk
         run_folder.finish(arguments[3].split("=", 1)[1], {"steps": 1})
 
     monkeypatch.setattr(cells, "run", run)
-    values = types.SimpleNamespace(data_dir=world.task, folds=3, output_dir=str(tmp_path))
-    data_dirs = preparation.open_data(values)
+    data_dirs = folds.make(world.task, str(tmp_path / "folds"), 3, seed=1)
     assert [os.path.basename(path) for path in data_dirs] == ["fold_1", "fold_2", "fold_3"]
     for _ in range(2):
         made = preparation.fine_tune([teacher.folder], data_dirs, str(tmp_path), "--learning_rate=2e-4 --num_gpus=0")
