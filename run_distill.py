@@ -210,9 +210,6 @@ def _open_student(values, teacher, teacher_files):
 
 
 def _on_task(values, teacher, teacher_files, model, make_plans, settings):
-    unlabeled_files = []
-    if values.unlabeled_file and values.do_train:
-        unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file")
     known = teacher_files if values.do_train else runs.own_files(values) or teacher_files
     head = values.head or text_settings.read(model.files.text_file, {}).head
     data = classify.open_data(values, known, values.vocab_file, head)
@@ -220,9 +217,10 @@ def _on_task(values, teacher, teacher_files, model, make_plans, settings):
         runs.check_length(config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:
         asked = [name for name, kind in terms.TERMS.items()
-                 if kind.needs == "logits" and getattr(values, "%s_weight" % name)]
+                 if kind.needs == "logits" and getattr(values, terms.flag_of(name))]
         if asked:
             _check_classes(values, teacher_files, data, asked)
+        unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file", optional=True)
         classify.train(values, model, data, unlabeled_files,
                        lambda task, labelled, others, selecting: make_plans(
                            task, recipe.Files(labelled, others, selecting)), settings)
@@ -239,7 +237,7 @@ def _check_classes(values, teacher_files, data, asked):
 
     asked: names of the terms that look at them.
     """
-    remedy = "%s does without its answers" % " ".join("--%s_weight=0" % name for name in asked)
+    remedy = "%s does without its answers" % terms.without(asked)
     if not teacher_files.labels_file:
         if not values.labels_file:
             raise UserError("--teacher_checkpoint=%s: not fine-tuned by run_classifier.py, no labels.txt "

@@ -47,10 +47,11 @@ class Damaged(UserError):
         self.record, self.offset, self.what = record, offset, what
 
 
-def matching_files(patterns, flag):
+def matching_files(patterns, flag, optional=False):
     """Like `training.files.matching_files`, without the .json files that stand beside records and match too."""
-    found = [name for name in files.matching_files(patterns, flag) if not name.endswith(MANIFEST_END)]
-    if not found:
+    matching = files.matching_files(patterns, flag, optional)
+    found = [name for name in matching if not name.endswith(MANIFEST_END)]
+    if matching and not found:
         raise UserError("--%s=%s: no such file but %s ones" % (flag, patterns, MANIFEST_END))
     return found
 

@@ -103,7 +103,7 @@ def main():
     values = flags.FLAGS
     _check_flags(values)
     inputs = files.matching_files(values.input_file, "input_file")
-    others = files.matching_files(values.corpus_file, "corpus_file") if values.corpus_file else []
+    others = files.matching_files(values.corpus_file, "corpus_file", optional=True)
     corpus.check_outputs([values.output_file], inputs + others)
     bad_rows = BadRows(values.errors)
     num_texts = _check_texts(inputs, values.output_file, bad_rows)

@@ -21,7 +21,9 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from bert import checkpoints
 from bert import tfrecord
+from distill import terms
 from distill.relations import sum_of_real
 from distill.teacher import TeacherOutputs
 from training import files
@@ -34,9 +36,8 @@ FEATURE = "values"
 
 def teacher_key(teacher):
     """What decides a teacher's outputs: dict, JSON values."""
-    # The index of a checkpoint has the checksums of its tensors.
     return {"config": dataclasses.asdict(teacher.config), "layers": list(teacher.layers), "head": teacher.head,
-            "checkpoints": [files.digest(prefix + ".index") for prefix in (teacher.checkpoint, *teacher.others)]}
+            "checkpoints": [checkpoints.digest(prefix) for prefix in (teacher.checkpoint, *teacher.others)]}
 
 
 def shard_path(folder, digest, kind, number, count):
@@ -117,10 +118,9 @@ class TeacherCache:
         for what, names in needs.items():
             if what == "embedding" or what in self.kinds or what == "pooled" and "states" in self.kinds:
                 continue
-            zeros = " ".join("--%s=0" % ("hidden_weights" if name == "hidden" else name + "_weight") for name in names)
             remedy = "make it with --what=%s" % what if what in KINDS else "leave the flag out"
             raise UserError("--teacher_cache=%s: holds no %s, for %s; %s does without, or %s"
-                            % (self.folder, what, " and ".join(names), zeros, remedy))
+                            % (self.folder, what, " and ".join(names), terms.without(names), remedy))
         absent = [layer for _, layer in layer_map if layer not in self.layers]
         if absent and {"states", "pooled"} & set(needs):
             raise UserError("--teacher_cache=%s: holds the teacher's layers %s, and --layer_map wants %d; make it with "

@@ -90,7 +90,7 @@ def _open_corpus(values, teacher, _):
     if not values.input_file:
         raise UserError("--input_file: --task=masked_lm needs it")
     names = tfrecord.matching_files(values.input_file, "input_file")
-    names += tfrecord.matching_files(values.eval_file, "eval_file") if values.eval_file else []
+    names += tfrecord.matching_files(values.eval_file, "eval_file", optional=True)
     runs.check_records(teacher.config, names)
     if records.without_masks(names):
         raise UserError("--input_file=%s: the records hold no masks; each epoch has others, and the teacher other "
@@ -105,9 +105,7 @@ def _open_task(values, teacher, teacher_files):
     vocab_file = values.vocab_file or teacher_files.vocab_file
     if not vocab_file:
         raise UserError("--vocab_file: needed, no vocab.txt is beside %s" % teacher_files.checkpoint)
-    unlabeled_files = []
-    if values.unlabeled_file:
-        unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file")
+    unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file", optional=True)
     data = classify.open_data(values, teacher_files, vocab_file)
     runs.check_length(teacher.config, data.text.max_seq_length, "--max_seq_length")
     train, select, more = classify.make_records(values, data, unlabeled_files)
@@ -135,11 +133,11 @@ def write_cache(folder, names, teacher, task, what, layers, batch_size=32):
     total = sum(size.bytes_of(kind, num_classes, len(layers), teacher.config.hidden_size)
                 for size in sizes.values() for kind in what)
     per_shard = max(1, SHARD_BYTES * num_texts // total)
-    manifest = {"teacher": cache.teacher_key(teacher), "task": task.name, "what": what, "layers": layers,
-                "num_classes": num_classes, "records_per_shard": per_shard,
-                "sources": {digest: {"name": os.path.basename(size.path), "records": size.texts,
-                                     "shards": -(-size.texts // per_shard)} for digest, size in sizes.items()}}
-    _begin(folder, manifest, total, num_texts)
+    key = {"teacher": cache.teacher_key(teacher), "task": task.name, "what": what, "layers": layers}
+    manifest = dict(key, num_classes=num_classes, records_per_shard=per_shard, sources={
+        digest: {"name": os.path.basename(size.path), "records": size.texts, "shards": -(-size.texts // per_shard)}
+        for digest, size in sizes.items()})
+    _begin(folder, dict(key, texts=sorted(sizes)), total, num_texts)
     if os.path.exists(os.path.join(folder, cache.MANIFEST)):
         print("%s: finished; nothing to do" % folder)
         return
@@ -168,7 +166,7 @@ class _Size:
         return 2 * numbers + FRAMING * self.texts
 
 
-def _begin(folder, manifest, total, num_texts):
+def _begin(folder, settings, total, num_texts):
     """Begins the folder, or checks that it was begun with the same; says what is to be written, if there is room."""
     os.makedirs(folder, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -176,7 +174,7 @@ def _begin(folder, manifest, total, num_texts):
     if total > free:
         raise UserError("--output_dir=%s: %s are needed and %s are free; fewer --layers, or --what=logits, take less"
                         % (folder, _told(total), _told(free)))
-    run_folder.begin(folder, manifest, {})
+    run_folder.begin(folder, settings, {})
     print("%s: %s texts, %s to write, %s free" % (
         folder, format(num_texts, ","), _told(total), _told(free)), flush=True)
 

@@ -14,7 +14,7 @@ from distill import terms
 from distill import theseus
 from distill.teacher import build_teacher
 from tasks.encoders import build_encoder
-from tasks.model_fn import over_encoder, start_from, training_spec
+from tasks.model_fn import loss_of, over_encoder, start_from, training_spec
 
 # config: the student's, as from `encoders.read_config`; teacher: Teacher; task: MaskedLm or Classification;
 # layer_map: list of (student layer, teacher layer), counted from 1; weights: dict of what a term is logged as -> how
@@ -43,8 +43,7 @@ def distillation_model_fn(distillation, schedule, init=None, progress=None, trai
         counting = distillation.weights if weights is None else weights
         built = build_terms(distillation, features, True, init, probability, counting)
         frozen = distillation.freeze_encoder
-        return training_spec([term._replace(weight=counting[term.name]) for term in built if counting.get(term.name)],
-                             schedule, progress, over_encoder(trains) if frozen else trains,
+        return training_spec(_counted(built, counting), schedule, progress, over_encoder(trains) if frozen else trains,
                              None if frozen else tf.trainable_variables())
 
     return model_fn
@@ -76,7 +75,8 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
     built = terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)
     if not perturbation or counting is None:
         return built
-    step = perturbed(_loss(built, counting), student.get_embedding_output(), features["input_mask"], perturbation)
+    loss = loss_of(_counted(built, counting))
+    step = perturbed(loss, student.get_embedding_output(), features["input_mask"], perturbation)
     with tf.variable_scope(tf.get_variable_scope(), reuse=True):
         student = build_encoder(config, is_training and not frozen, features, step)
         logits = task.logits(student, config, features, is_training=is_training)
@@ -84,9 +84,9 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
             terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)
 
 
-def _loss(built, counting):
-    return tf.add_n([counting[term.name] * term.sum / tf.maximum(term.total, 1.0)
-                     for term in built if counting.get(term.name)])
+def _counted(built, counting):
+    """The terms that count, with their weights."""
+    return [term._replace(weight=counting[term.name]) for term in built if counting.get(term.name)]
 
 
 def perturbed(loss, embedding, mask, size):

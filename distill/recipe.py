@@ -150,9 +150,8 @@ def _check_frozen(pairs, weights):
     """Raises UserError where a term would teach the student's encoder, which is frozen."""
     asked = terms.of_groups(("embedding", "states"), pairs, weights)
     if asked:
-        zeros = ["--%s=0" % ("hidden_weights" if name == "hidden" else name + "_weight") for name in asked]
         raise UserError("--freeze_encoder: the student's states stay as they are, and %s teach%s them; %s goes "
-                        "with it" % (" and ".join(asked), "" if len(asked) > 1 else "es", " ".join(zeros)))
+                        "with it" % (" and ".join(asked), "" if len(asked) > 1 else "es", terms.without(asked)))
 
 
 def _check_cache(values, cache, stages, weights, pairs):

@@ -52,6 +52,16 @@ def instances(name, layer_map):
     return [(name, layer_map[-1])]
 
 
+def flag_of(name):
+    """The flag that weighs a term, without its dashes."""
+    return "hidden_weights" if name == "hidden" else name + "_weight"
+
+
+def without(names):
+    """The flags that switch terms off, for messages."""
+    return " ".join("--%s=0" % flag_of(name) for name in names)
+
+
 def of_groups(groups, layer_map, weights):
     """The terms of some of `GROUPS` that have a weight: list of names."""
     return _weighted((name for name, kind in TERMS.items() if kind.group in groups), layer_map, weights)

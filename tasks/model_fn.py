@@ -16,6 +16,16 @@ Term = collections.namedtuple("Term", "name weight sum total")
 Init = collections.namedtuple("Init", "checkpoint layers same_labels")
 
 
+def mean_of(term):
+    """A part's share of the term's mean over the whole update: scalar."""
+    return term.sum / tf.maximum(term.total, 1.0)
+
+
+def loss_of(terms):
+    """The weighted sum of the terms' means: scalar; terms: list of Term."""
+    return tf.add_n([term.weight * mean_of(term) for term in terms])
+
+
 def task_model_fn(config, task, schedule=None, init=None, progress=None, trains=None, freeze_encoder=False):
     """A model_fn that trains, or predicts `task.outputs`.
 
@@ -87,14 +97,12 @@ def training_spec(terms, schedule, progress, trains=None, with_moments=None):
     Returns:
       EstimatorSpec.
     """
-    means = collections.OrderedDict((term.name, term.sum / tf.maximum(term.total, 1.0)) for term in terms)
-    loss = tf.add_n([term.weight * means[term.name] for term in terms])
+    loss = loss_of(terms)
     variables = [variable for variable in tf.trainable_variables()
                  if trains is None or trains(checkpoints.name_of(variable))]
     train_op, scalars = create_train_op(loss, schedule, variables, with_moments)
     # A part's share of each mean: summed over replicas here, and by the hook over accumulated parts.
-    logged = collections.OrderedDict(loss=loss)
-    logged.update(means)
+    logged = collections.OrderedDict([("loss", loss)] + [(term.name, mean_of(term)) for term in terms])
     logged = collections.OrderedDict((name, _over_replicas(share)) for name, share in logged.items())
     return tf.estimator.EstimatorSpec(
         tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,

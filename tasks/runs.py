@@ -182,7 +182,7 @@ def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_se
     if values.do_train and not values.input_file:
         raise UserError("--input_file: --do_train needs it")
     train_files = tfrecord.matching_files(values.input_file, "input_file") if values.do_train else []
-    eval_files = tfrecord.matching_files(values.eval_file, "eval_file") if values.eval_file else []
+    eval_files = tfrecord.matching_files(values.eval_file, "eval_file", optional=True)
     for config in filter(None, (model.config, teacher_config)):
         for names in filter(None, (train_files, eval_files)):
             check_records(config, names)

@@ -129,16 +129,19 @@ def digest(path):
     return state.hexdigest()
 
 
-def matching_files(patterns, flag):
+def matching_files(patterns, flag, optional=False):
     """The files that match comma-separated glob patterns, sorted, each once.
 
     Args:
       patterns: e.g. "corpus/*.txt,extra.txt".
       flag: the flag's name, for the message.
+      optional: whether it need not be given, and then there are no files.
 
     Raises:
       UserError: a pattern matches nothing.
     """
+    if optional and not patterns:
+        return []
     found = set()
     for pattern in patterns.split(","):
         names = glob.glob(pattern)

@@ -184,7 +184,7 @@ def test_without_room_nothing_is_begun(saved_teacher, tmp_path, monkeypatch):
 
 def test_another_cache_is_not_put_into_the_folder_of_one(saved_teacher, tmp_path):
     write(tmp_path, saved_teacher, ["logits"])
-    with pytest.raises(UserError, match="begun with records_per_shard="):
+    with pytest.raises(UserError, match=r"begun with what=\['logits'\], now it is \['pooled'\]"):
         write(tmp_path, saved_teacher, ["pooled"])
 
 

@@ -6,6 +6,7 @@ from bert.optimization import Schedule
 from distill import model_fn
 from distill.model_fn import Distillation
 from distill.model_fn import distillation_model_fn
+from tasks import model_fn as tasks_model_fn
 from tests import batches
 from tests import graphs
 from tests.distill.pairs import DRAW
@@ -58,7 +59,7 @@ def loss_of(student, teacher, perturbation):
         features = batches.features(batches.texts())
         asked = Distillation(student, teacher, TASK, MAP, WEIGHTS, 2.0, False, perturbation)
         built = model_fn.build_terms(asked, features, True, counting=WEIGHTS)
-        loss = model_fn._loss(built, WEIGHTS)
+        loss = tasks_model_fn.loss_of(built)
         variables = tf.trainable_variables()
         return loss, [tf.convert_to_tensor(gradient) for gradient in tf.gradients(loss, variables)], [
             variable.op.name for variable in variables]
