@@ -69,19 +69,22 @@ def build_terms(distillation, features, is_training, init=None, replacing_probab
                                      features["input_mask"], features["segment_ids"])
     else:
         student = build_encoder(config, is_training and not frozen, features)
-    logits = task.logits(student, config, features, is_training=is_training)
+
+    def with_teacher(student):
+        logits = task.logits(student, config, features, is_training=is_training)
+        return terms.Compared(student, logits, taught, task, features, temperature)
+
+    compared = with_teacher(student)
     if init:
         start_from(init, task, frozen)
-    built = terms.build_terms(terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)
+    built = terms.build_terms(compared, layer_map, weights)
     if not perturbation or counting is None:
         return built
     loss = loss_of(_counted(built, counting))
     step = perturbed(loss, student.get_embedding_output(), features["input_mask"], perturbation)
     with tf.variable_scope(tf.get_variable_scope(), reuse=True):
         student = build_encoder(config, is_training and not frozen, features, step)
-        logits = task.logits(student, config, features, is_training=is_training)
-        return terms.build_terms(
-            terms.Compared(student, logits, taught, task, features, temperature), layer_map, weights)
+        return terms.build_terms(with_teacher(student), layer_map, weights)
 
 
 def _counted(built, counting):

@@ -11,9 +11,11 @@ from experiments import rows
 from serving.predictor import Predictor
 from tasks.classification_data import choose_splits
 from tasks.text_files import read_rows
+from training import files
 from training import metrics
 
 TEACHER = "teacher"
+TAUGHT = "taught.json"  # in its folder: its labels of the training texts and of those without
 
 
 class Texts:
@@ -39,8 +41,7 @@ def of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
         predictors.append(Predictor(os.path.join(folder, "export")))
         answers += figures.predictions_in(folder)
         transfer = of_fold.train + unlabeled
-        taught = [found.label for found in predictors[-1].predict(transfer)]
-        on_teacher.append(baselines.linear(transfer, taught, of_fold.test))
+        on_teacher.append(baselines.linear(transfer, _taught(predictors[-1], transfer, folder), of_fold.test))
     first = texts[0]
     lines = [line_of(TEACHER, "teacher", [answers], texts, dict(
         _sizes(teachers[0]), **_speed(predictors[0].predict, first.test)))]
@@ -54,6 +55,14 @@ def of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
         lines.append(line_of(name, title, [[label for one in made for label in one.predictions]], texts, dict(
             parameters=made[0].parameters, **_speed(made[0].predict, first.test))))
     return lines
+
+
+def _taught(predictor, texts, folder):
+    """The labels the teacher gives to texts, written once: there may be many."""
+    path = os.path.join(folder, TAUGHT)
+    if not os.path.exists(path):
+        files.write_json(path, [found.label for found in predictor.predict(texts)])
+    return files.read_json(path)
 
 
 def of_row(name, trained, texts, seeds):
