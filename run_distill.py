@@ -31,6 +31,7 @@ from distill.cache import TeacherCache
 from distill.teacher import define_teacher_flags
 from distill.teacher import open_teacher
 from serving import export
+from student import lstm
 from tasks import classify
 from tasks import runs
 from tasks import text_settings
@@ -157,6 +158,7 @@ def _define_data():
 
 def main():
     values = flags.FLAGS
+    lstm.use(values.lstm_kernel, values.num_gpus)
     on_task = values.task == "classification"
     if values.method:
         methods.apply(values, values.method, values.task)

@@ -130,6 +130,8 @@ make_environment() {
     "$python" -m venv "$venv"
     install "$(grep '^pip==' requirements.txt)"
     install -r requirements-dev.txt
+    # Where it fails, training says so and goes on without.
+    "$venv/bin/python" -m student.native >/dev/null 2>&1 || true
     { echo "$python" && recipe; } >"$stamp.new"
     mv "$stamp.new" "$stamp"
 }

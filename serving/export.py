@@ -13,6 +13,7 @@ import tempfile
 import tensorflow.compat.v1 as tf
 
 from bert import records
+from student import lstm
 from tasks import classify
 from tasks import runs
 from tasks.model_fn import task_model_fn
@@ -48,7 +49,8 @@ def export(config, task, checkpoint, export_dir, assets):
     """
     estimator = tf.estimator.Estimator(
         task_model_fn(config, task), config=runtime.local_config(os.path.dirname(checkpoint)))
-    with tempfile.TemporaryDirectory() as folder, runs.restoring(checkpoint):
+    # A server has no op of ours.
+    with lstm.using("block"), tempfile.TemporaryDirectory() as folder, runs.restoring(checkpoint):
         for name, text in assets.items():
             files.write_text(os.path.join(folder, name), text)
         exported = estimator.export_saved_model(

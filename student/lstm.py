@@ -11,34 +11,103 @@ from the variables `kernel` [F + U, 4 U] and `bias` [4 U], gates in the order i,
 Letters: B batch, S sequence, F features, U units.
 """
 
+import contextlib
+import functools
+
 import tensorflow.compat.v1 as tf
 
 from bert.randomness import glorot
 from bert.randomness import new_variable
+from student import native
+from training.command import UserError
 
 FORGET_BIAS = 1.0  # added to f when used, not stored in the bias: LSTMCell and BlockLSTM both do so
 
+_chosen = ["auto"]  # the last counts
 
-def lstm(inputs, units, lengths, kernel="block"):
-    """Runs one LSTM over each sequence from its first token to its last.
+
+def use(kernel, num_gpus=0):
+    """Computes every LSTM of this process, whose kernel is not named, as a flag says.
+
+    Args:
+      kernel: a name in `KERNELS`, or "auto": the fastest that runs here.
+      num_gpus: GPUs that are trained on.
+
+    Raises:
+      UserError: "native" on GPUs.
+    """
+    if kernel == "native" and num_gpus:
+        raise UserError("--lstm_kernel=native: for CPUs, and --num_gpus=%d asks for GPUs; choose block" % num_gpus)
+    _chosen[0] = "block" if kernel == "auto" and num_gpus else kernel
+
+
+@contextlib.contextmanager
+def using(kernel):
+    """Within it, every LSTM whose kernel is not named is computed by this one, whatever `use` said."""
+    _chosen.append(kernel)
+    try:
+        yield
+    finally:
+        _chosen.pop()
+
+
+@functools.lru_cache(maxsize=None)
+def _fastest():
+    """What "auto" is on this machine: a name in `KERNELS`."""
+    try:
+        native.load()
+    except (UserError, OSError) as error:
+        print("BiLSTMs are computed by --lstm_kernel=block, which is slower, for %s" % error, flush=True)
+        return "block"
+    return "native"
+
+
+def lstm(inputs, units, lengths, kernel=None, reverse=False):
+    """Runs one LSTM over each sequence from its first token to its last, or the other way.
 
     Args:
       inputs: float32 [B, S, F].
       units: U.
       lengths: int32 [B], real tokens of each sequence.
-      kernel: a name in `KERNELS`.
+      kernel: a name in `KERNELS`, or "auto": the fastest here; None: as `use` and `using` say, "auto" at first.
+      reverse: bool; True begins with the last real token.
 
     Returns:
-      float32 [B, S, U]; what stands at padding is undefined and reaches no other place.
+      float32 [B, S, U], each state at its token; what stands at padding is undefined and reaches no other place.
+
+    Raises:
+      UserError: "native", and there is no compiler.
     """
     features = inputs.shape.as_list()[-1]
     weights = new_variable("kernel", [features + units, 4 * units], glorot)
     bias = tf.get_variable("bias", [4 * units], initializer=tf.zeros_initializer())
-    return KERNELS[kernel](inputs, lengths, weights, bias)
+    kernel = kernel or _chosen[-1]
+    return KERNELS[_fastest() if kernel == "auto" else kernel](inputs, lengths, weights, bias, reverse)
+
+
+def _native_lstm(inputs, lengths, weights, bias, reverse):
+    """Our op (recurrence.cc) behind one matrix product for all tokens; the fastest on CPUs, and for them alone."""
+    features, units = inputs.shape.as_list()[-1], bias.shape.as_list()[0] // 4
+    gates = tf.nn.bias_add(tf.matmul(tf.reshape(inputs, [-1, features]), weights[:features]), bias)
+    gates = tf.reshape(gates, tf.concat([tf.shape(inputs)[:2], [4 * units]], axis=0))
+    gates.set_shape([None, None, 4 * units])
+    return native.load().lstm_recurrence(
+        gates, weights[features:], lengths, reverse=reverse, forget_bias=FORGET_BIAS).hidden
+
+
+def _turning(run_forward):
+    """A kernel out of a function of (inputs, lengths, weights, bias) that knows one direction."""
+    def run(inputs, lengths, weights, bias, reverse):
+        def turned(sequence):  # each within its own length
+            return tf.reverse_sequence(sequence, lengths, seq_axis=1, batch_axis=0) if reverse else sequence
+
+        return turned(run_forward(turned(inputs), lengths, weights, bias))
+
+    return run
 
 
 def _block_lstm(inputs, lengths, weights, bias):
-    """The fused CPU and GPU op; fast, has a gradient; no converter for phones takes it."""
+    """The fused CPU and GPU op; has a gradient; no converter for phones takes it."""
     batch = tf.shape(inputs)[0]
     units = bias.shape.as_list()[0] // 4
     zeros = tf.zeros([batch, units])
@@ -70,4 +139,4 @@ class _GivenCell(tf.nn.rnn_cell.LSTMCell):
         self.built = True
 
 
-KERNELS = {"block": _block_lstm, "cell": _cell_lstm}
+KERNELS = {"native": _native_lstm, "block": _turning(_block_lstm), "cell": _turning(_cell_lstm)}

@@ -84,7 +84,7 @@ class BiLstmModel:
     """A BiLSTM encoder over one batch of token ids; padding reaches no state, in neither direction."""
 
     def __init__(self, config, is_training, input_ids, input_mask=None, segment_ids=None, scope="student",
-                 kernel="block", perturbation=None):
+                 kernel=None, perturbation=None):
         """Builds the graph.
 
         Args:
@@ -94,7 +94,7 @@ class BiLstmModel:
           input_mask: int32 [B, S], ones and then zeros (padding stands at the end); None: no padding.
           segment_ids: ignored; a BertModel takes it, and either can stand in the other's place.
           scope: variable scope.
-          kernel: a name in `student.lstm.KERNELS`.
+          kernel: as of `student.lstm.lstm`.
           perturbation: float32 [B, S, E], added to the output of the embeddings; None: nothing is.
         """
         del segment_ids
@@ -130,15 +130,11 @@ class BiLstmModel:
         with tf.variable_scope("forward"):
             forward = lstm(inputs, units, self._lengths, self._kernel)
         with tf.variable_scope("backward"):
-            backward = self._reverse(lstm(self._reverse(inputs), units, self._lengths, self._kernel))
+            backward = lstm(inputs, units, self._lengths, self._kernel, reverse=True)
         self._top_forward, self._top_backward = forward, backward
         merged = tf.concat([forward, backward], axis=-1) if config.merge == "concat" else forward + backward
         # Selected, not multiplied: what a kernel leaves at padding need not be finite.
         return tf.where(tf.broadcast_to(self._weights > 0, tf.shape(merged)), merged, tf.zeros_like(merged))
-
-    def _reverse(self, sequence):
-        """Turns each sequence around within its own length; padding stays at the end."""
-        return tf.reverse_sequence(sequence, self._lengths, seq_axis=1, batch_axis=0)
 
     def get_embedding_output(self):
         """float32 [B, S, E]: the word vectors, before dropout."""

@@ -2,27 +2,33 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from student import lstm as lstms
+from student import native
 from student.lstm import KERNELS
 from student.lstm import lstm
 from tests import graphs
+from training.command import UserError
 
 FEATURES, UNITS, LENGTH = 5, 4, 9
 LENGTHS = [9, 1, 4, 0, 6]
+COMPILED = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
+ALL_KERNELS = [pytest.param(kernel, marks=[COMPILED] if kernel == "native" else []) for kernel in sorted(KERNELS)]
+DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
 def inputs(scale=1.0):
     return np.random.RandomState(2).normal(0, scale, [len(LENGTHS), LENGTH, FEATURES]).astype(np.float32)
 
 
-def run(kernel, scale, values=None, lengths=tuple(LENGTHS)):
+def run(kernel, scale, values=None, lengths=tuple(LENGTHS), reverse=False, units=UNITS):
     """Outputs at real tokens (0 elsewhere), and gradients of a weighted sum of them."""
     values = inputs() if values is None else values
-    real = graphs.mask_of(lengths, LENGTH)[:, :, None]
-    factors = np.random.RandomState(4).normal(size=[len(LENGTHS), LENGTH, UNITS]).astype(np.float32)
+    real = graphs.mask_of(lengths, values.shape[1])[:, :, None]
+    factors = np.random.RandomState(4).normal(size=[*values.shape[:2], units]).astype(np.float32)
 
     def build():
         given = tf.constant(values)
-        outputs = lstm(given, UNITS, tf.constant(list(lengths), tf.int32), kernel)
+        outputs = lstm(given, units, tf.constant(list(lengths), tf.int32), kernel, reverse)
         is_real = tf.constant(np.broadcast_to(real > 0, factors.shape))
         outputs = tf.where(is_real, outputs, tf.zeros_like(outputs))
         variables = {variable.op.name: variable for variable in tf.trainable_variables()}
@@ -33,13 +39,13 @@ def run(kernel, scale, values=None, lengths=tuple(LENGTHS)):
     return graphs.run(build, weights=graphs.named_weights(scale))
 
 
-def numpy_lstm(values, lengths, kernel, bias):
+def numpy_lstm(values, lengths, kernel, bias, reverse):
     """The formulas in `student.lstm`, in float64; (outputs, zero at padding; largest cell state)."""
     units = len(bias) // 4
     outputs, largest = np.zeros(values.shape[:2] + (units,)), 0.0
     for text, length in enumerate(lengths):
         c, h = np.zeros(units), np.zeros(units)
-        for step in range(length):
+        for step in reversed(range(length)) if reverse else range(length):
             joined = np.concatenate([values[text, step], h]).astype(np.float64)
             i, g, f, o = np.split(joined @ kernel + bias, 4)
             c = c / (1 + np.exp(-f - 1)) + np.tanh(g) / (1 + np.exp(-i))
@@ -49,28 +55,84 @@ def numpy_lstm(values, lengths, kernel, bias):
     return outputs, largest
 
 
+@DIRECTIONS
 @pytest.mark.parametrize("scale", [0.1, 4.0])
-@pytest.mark.parametrize("kernel", sorted(KERNELS))
-def test_outputs_are_those_of_the_formulas(kernel, scale):
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
+def test_outputs_are_those_of_the_formulas(kernel, scale, reverse):
     draw = graphs.named_weights(scale)
     expected, largest = numpy_lstm(inputs(), LENGTHS, draw("kernel", [FEATURES + UNITS, 4 * UNITS]),
-                                   draw("bias", [4 * UNITS]))
-    if scale > 1:
+                                   draw("bias", [4 * UNITS]), reverse)
+    if scale > 1 and not reverse:
         assert largest > 4  # BlockLSTM would clip cells at 3 if it were not told otherwise
-    np.testing.assert_allclose(run(kernel, scale)["outputs"], expected, atol=1e-5)
+    np.testing.assert_allclose(run(kernel, scale, reverse=reverse)["outputs"], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
-def test_the_block_kernel_equals_the_cell_forward_and_in_every_gradient(scale):
-    block, cell = run("block", scale), run("cell", scale)
-    assert sorted(block) == ["bias", "inputs", "kernel", "outputs"]
-    for name in block:
-        largest = np.abs(cell[name]).max()
+def assert_same(found, expected):
+    assert sorted(found) == ["bias", "inputs", "kernel", "outputs"]
+    for name in found:
+        largest = np.abs(expected[name]).max()
         assert largest > 1e-3
-        np.testing.assert_allclose(block[name], cell[name], atol=1e-5 * max(1.0, largest), err_msg=name)
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5 * max(1.0, largest), err_msg=name)
 
 
-@pytest.mark.parametrize("kernel", sorted(KERNELS))
+@DIRECTIONS
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("kernel", [kernel for kernel in ALL_KERNELS if kernel.values != ("cell",)])
+def test_the_kernel_equals_the_cell_forward_and_in_every_gradient(kernel, scale, reverse):
+    assert_same(run(kernel, scale, reverse=reverse), run("cell", scale, reverse=reverse))
+
+
+@COMPILED
+@DIRECTIONS
+@pytest.mark.parametrize("texts", [1, 2, 7, 13])
+@pytest.mark.parametrize("units", [1, 15, 16, 17, 70])
+def test_the_native_kernel_is_right_at_every_edge_of_its_blocks(units, texts, reverse):
+    random = np.random.RandomState(texts)
+    lengths = random.randint(0, LENGTH + 1, texts)
+    lengths[0] = LENGTH
+    values = random.normal(size=[texts, LENGTH, FEATURES]).astype(np.float32)
+    assert_same(*[run(kernel, 0.5, values, lengths, reverse, units) for kernel in ("native", "block")])
+
+
+@COMPILED
+def test_the_native_kernels_gradients_are_those_of_finite_differences():
+    random = np.random.RandomState(1)
+    shapes = {"gates": [3, 4, 24], "kernel": [6, 24]}
+    values = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    with tf.Graph().as_default(), tf.Session():
+        given = {name: tf.constant(value) for name, value in values.items()}
+        hidden = native.load().lstm_recurrence(
+            given["gates"], given["kernel"], tf.constant([4, 0, 3]), reverse=True, forget_bias=1.0).hidden
+        loss = tf.reduce_sum(hidden * tf.constant(random.normal(size=[3, 4, 6]), tf.float32))
+        for name, shape in shapes.items():
+            error = tf.test.compute_gradient_error(
+                given[name], shape, loss, [], x_init_value=values[name], delta=1e-2)
+            assert error < 2e-3, name
+
+
+@COMPILED
+def test_what_is_not_a_number_stays_so_in_the_native_kernel():
+    values = inputs()
+    values[2, 1, 3] = np.nan
+    found = run("native", 1.0, values)
+    assert np.isnan(found["outputs"][2, 1:4]).all() and np.isfinite(found["outputs"][[0, 1, 3, 4]]).all()
+    assert np.isfinite(found["outputs"][2, 0]).all()
+    for name in ("kernel", "bias"):
+        assert np.isnan(found[name]).any(), name
+
+
+@COMPILED
+def test_shapes_that_do_not_fit_are_refused():
+    for gates, kernel, lengths in (([2, 3, 8], [3, 12], [2]), ([2, 3, 8], [2, 8], [3]), ([2, 3, 8], [2, 7], [2])):
+        with tf.Graph().as_default(), tf.Session() as session:
+            given = [tf.placeholder_with_default(tf.zeros(gates), None),
+                     tf.placeholder_with_default(tf.zeros(kernel), None), tf.fill(lengths, 1)]
+            hidden = native.load().lstm_recurrence(*given, reverse=False, forget_bias=1.0).hidden
+            with pytest.raises(tf.errors.InvalidArgumentError, match="are needed"):
+                session.run(hidden)
+
+
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_padding_moves_no_output_and_gets_no_gradient(kernel):
     padding = graphs.mask_of(LENGTHS, LENGTH) == 0
     other = inputs()
@@ -82,13 +144,13 @@ def test_padding_moves_no_output_and_gets_no_gradient(kernel):
     assert np.all(np.any(before["inputs"][~padding] != 0, axis=-1))
 
 
-@pytest.mark.parametrize("kernel", sorted(KERNELS))
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_texts_without_tokens_have_finite_outputs_and_gradients_of_0(kernel):
     for value in run(kernel, 1.0, lengths=(0,) * len(LENGTHS)).values():
         assert np.all(value == 0)
 
 
-@pytest.mark.parametrize("kernel", sorted(KERNELS))
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_a_text_has_the_same_states_alone_and_in_a_batch(kernel):
     together = run(kernel, 1.0)["outputs"]
     alone = run(kernel, 1.0, lengths=(0, 0, 4, 0, 0))["outputs"]
@@ -98,7 +160,61 @@ def test_a_text_has_the_same_states_alone_and_in_a_batch(kernel):
 def test_kernels_have_the_same_variables():
     found = []
     for kernel in sorted(KERNELS):
+        if kernel == "native" and not native.find_compiler():
+            continue
         with tf.Graph().as_default():
             lstm(tf.zeros([2, 3, FEATURES]), UNITS, tf.constant([3, 1]), kernel)
             found.append([(v.op.name, v.shape.as_list()) for v in tf.trainable_variables()])
-    assert found[0] == found[1] == [("kernel", [FEATURES + UNITS, 4 * UNITS]), ("bias", [4 * UNITS])]
+    assert len(found) > 1
+    assert all(one == [("kernel", [FEATURES + UNITS, 4 * UNITS]), ("bias", [4 * UNITS])] for one in found)
+
+
+def ops_of(**arguments):
+    """The kinds of operations of a graph with one LSTM."""
+    with tf.Graph().as_default() as graph:
+        lstm(tf.zeros([2, 3, FEATURES]), UNITS, tf.constant([3, 1]), **arguments)
+        return {operation.type for operation in graph.get_operations()}
+
+
+@COMPILED
+def test_the_kernel_is_the_named_one_else_that_of_the_context_else_the_processs_else_the_fastest(monkeypatch):
+    monkeypatch.setattr(lstms, "_chosen", ["auto"])
+    assert "LstmRecurrence" in ops_of()
+    lstms.use("cell")
+    assert "LoopCond" in ops_of()
+    with lstms.using("block"):
+        assert "BlockLSTM" in ops_of()
+        assert "LstmRecurrence" in ops_of(kernel="native")
+    assert "BlockLSTM" not in ops_of()
+
+
+def test_on_gpus_auto_is_block_and_native_is_refused(monkeypatch):
+    monkeypatch.setattr(lstms, "_chosen", ["auto"])
+    lstms.use("auto", num_gpus=1)
+    assert "BlockLSTM" in ops_of()
+    with pytest.raises(UserError, match="--lstm_kernel=native: for CPUs, and --num_gpus=2 asks for GPUs"):
+        lstms.use("native", num_gpus=2)
+
+
+def test_without_a_compiler_auto_is_block_which_is_said_and_native_is_an_error(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(native, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(native, "find_compiler", lambda: None)
+    lstms._fastest.cache_clear()
+    try:
+        assert "BlockLSTM" in ops_of(kernel="auto")
+        assert "which is slower, for --lstm_kernel=native: no C++ compiler was found" in capsys.readouterr().out
+        with pytest.raises(UserError, match="no C.. compiler was found .c.., g.., clang..,"):
+            ops_of(kernel="native")
+    finally:
+        lstms._fastest.cache_clear()
+
+
+def test_a_compiler_that_fails_is_told_with_what_it_says_and_leaves_no_library(monkeypatch, tmp_path):
+    failing = tmp_path / "c++"
+    failing.write_text("#!/bin/sh\necho no such header; exit 3\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(native, "FOLDER", str(tmp_path / "kernels"))
+    monkeypatch.setattr(native, "find_compiler", lambda: str(failing))
+    with pytest.raises(UserError, match="--lstm_kernel=native: .*/c.. cannot compile .*recurrence.cc: no such header"):
+        native.build()
+    assert not list((tmp_path / "kernels").iterdir())
