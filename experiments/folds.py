@@ -11,10 +11,11 @@ models answer on the folds.
 import os
 
 from absl import flags
+
+from training import command
 from sklearn.model_selection import StratifiedKFold
 from sklearn.model_selection import train_test_split
 
-from training import command
 from tasks.classification_data import find_splits
 from tasks.text_files import labels_from_data, read_rows
 from training import files

@@ -5,7 +5,7 @@ A command is a module with `define_flags()` and `main()`. Its last lines are
     if __name__ == "__main__":
         command.run(main, define_flags)
 
-Import it before anything that imports TensorFlow, whose log it quiets.
+Import it before anything that imports TensorFlow, whose log it quiets, and which --help does without.
 """
 
 import contextlib
@@ -15,10 +15,15 @@ import sys
 from absl import app
 from absl import flags
 
+from training import stand_in
+
 # Read when TensorFlow is loaded. Its library logs an error where there is no GPU; what matters is raised.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HELP = ("--help", "-help", "-h", "-?")
+
+if set(HELP) & set(sys.argv[1:]):
+    stand_in.install("tensorflow", "sklearn", "matplotlib", "apache_beam", "jieba")
 
 
 class UserError(ValueError):

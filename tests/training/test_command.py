@@ -1,8 +1,11 @@
+import ast
 import os
 import subprocess
 import sys
 
 import pytest
+
+from tests import test_imports
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -106,3 +109,39 @@ def test_help_without_an_action_tells_what_the_command_does(run):
 def test_an_unknown_action_is_told_in_one_line(arguments, found, run):
     assert run(*arguments, text=ACTIONS) == (
         1, "", "count.py: error: %s: the first argument must be one of: count; --help tells more\n" % found)
+
+
+COMMANDS = sorted(name for name, tree in test_imports.modules().items() if any(
+    isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "command" and node.attr.startswith("run")
+    for node in ast.walk(tree)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_does_not_wait_for_what_takes_seconds_to_import(name):
+    module = [name + ".py"] if os.path.exists(os.path.join(CHECKOUT, name + ".py")) else ["-m", name]
+    result = subprocess.run([sys.executable, "-X", "importtime", *module, "--help"], cwd=CHECKOUT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+    assert "training.command" in imported
+    assert not imported & {"tensorflow.python", "sklearn.utils", "matplotlib.figure", "jieba.finalseg"}
+    assert result.returncode == 0 and len(result.stdout.splitlines()) > 3
+
+
+def test_a_stand_in_can_be_looked_into_called_and_derived_from(tmp_path):
+    (tmp_path / "uses.py").write_text("""
+from training import stand_in
+stand_in.install("slow")
+import slow.part.one as one
+from slow.other import Thing
+
+
+class Mine(one.Base):
+    size = one.SIZE
+
+
+one.start(Thing("x").y)
+print(Mine.__mro__ == (Mine, object), isinstance(Mine(), Mine))
+""")
+    done = subprocess.run([sys.executable, str(tmp_path / "uses.py")], cwd=CHECKOUT, stdout=subprocess.PIPE,
+                          env=dict(os.environ, PYTHONPATH=CHECKOUT), universal_newlines=True)
+    assert done.stdout == "True True\n"
