@@ -18,6 +18,8 @@ from bert.randomness import update_part
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
 NO_DECAY = re.compile(r"LayerNorm|layer_norm|bias")
 SLOTS = ("adam_m", "adam_v")
+FIRST_LOSS_SCALE, LARGEST_LOSS_SCALE = 2.0 ** 15, 2.0 ** 30
+LOSS_SCALE_GROWS_AFTER = 2000  # updates in a row that were made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Schedule:
     num_parts: int = 1  # accumulated parts an update
     bias_correction: bool = False  # of Adam's moments, which start at 0
     first_step: int = 0  # updates made before, by another schedule
+    loss_scaling: bool = False  # for gradients in float16, see `_loss_scale`
 
 
 def learning_rate_at(step, schedule):
@@ -73,18 +76,41 @@ def create_train_op(loss, schedule, variables=None, with_moments=None):
       ValueError: the loss depends on none of them.
     """
     variables = tf.trainable_variables() if variables is None else variables
-    reached = [(v, g) for v, g in zip(variables, tf.gradients(loss, variables)) if g is not None]
+    scale, made = _loss_scale() if schedule.loss_scaling else (None, None)
+    gradients = tf.gradients(loss * scale if schedule.loss_scaling else loss, variables)
+    reached = [(v, g) for v, g in zip(variables, gradients) if g is not None]
     if not reached:
         raise ValueError("the loss depends on no trainable variable")
     variables = [variable for variable, _ in reached]
     # One dense tensor each: weight decay touches every row of a table anyway.
     gradients = [tf.convert_to_tensor(gradient) for _, gradient in reached]
+    if schedule.loss_scaling:
+        gradients = [gradient / scale for gradient in gradients]
     names = {variable.name for variable in variables}
     resting = [variable for variable in with_moments or [] if variable.name not in names]
     train_op, rate, norm = tf.distribute.get_replica_context().merge_call(
         functools.partial(_update_all, schedule=schedule),
-        args=(gradients, variables, resting, tf.train.get_global_step(), update_part()))
-    return train_op, {"learning_rate": rate, "gradient_norm": norm}
+        args=(gradients, variables, resting, tf.train.get_global_step(), update_part(), scale, made))
+    scalars = {"learning_rate": rate, "gradient_norm": norm}
+    return train_op, dict(scalars, loss_scale=tf.identity(scale)) if schedule.loss_scaling else scalars
+
+
+def _loss_scale():
+    """What the loss is multiplied by before its gradient is taken, and the gradient divided by; variables.
+
+    In float16 small gradients are 0. The scale is a power of 2, so in float32 it changes no bit. An update whose
+    gradient is not finite is not made, and the scale is halved; after `LOSS_SCALE_GROWS_AFTER` updates that were, it is
+    doubled (Micikevicius et al. 2018, section 3.2). The step counts both: which texts an update has depends on it.
+
+    Returns:
+      (scale, float32 scalar; updates made since it changed, int32 scalar).
+    """
+    def variable(name, initial, dtype):
+        return tf.get_variable("loss_scale/" + name, [], dtype, tf.constant_initializer(initial), trainable=False,
+                               aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+    with root_variable_scope():
+        return variable("value", FIRST_LOSS_SCALE, tf.float32), variable("updates", 0, tf.int32)
 
 
 def _slot(variable, name, collection):
@@ -94,8 +120,11 @@ def _slot(variable, name, collection):
                                initializer=tf.zeros_initializer(), trainable=False, collections=[collection])
 
 
-def _update_all(strategy, gradients, variables, resting, global_step, part, schedule):
-    """Sums gradients over replicas (and parts), clips the sum, updates every replica alike."""
+def _update_all(strategy, gradients, variables, resting, global_step, part, scale, made, schedule):
+    """Sums gradients over replicas (and parts), clips the sum, updates every replica alike.
+
+    scale, made: see `_loss_scale`; None without.
+    """
     moments = [[_slot(variable, name, tf.GraphKeys.GLOBAL_VARIABLES) for name in SLOTS]
                for variable in list(variables) + list(resting)][:len(variables)]
     # Local, so never in a checkpoint: an update that was cut short begins again.
@@ -113,19 +142,25 @@ def _update_all(strategy, gradients, variables, resting, global_step, part, sche
     def update(variable, gradient, m, v, all_gradients):
         if variable.device not in norms:
             norms[variable.device] = tf.linalg.global_norm(all_gradients)
-        scale = _clip_scale(norms[variable.device], schedule.clip_norm)
+        clip = _clip_scale(norms[variable.device], schedule.clip_norm)
         decay = 0.0 if NO_DECAY.search(variable.op.name) else schedule.weight_decay_rate
         # Decay alone needs no gradient: it could come before the forward pass has read the variable.
+        condition = is_last
+        if schedule.loss_scaling:
+            condition = tf.logical_and(is_last, tf.math.is_finite(norms[variable.device]))
         with tf.control_dependencies([norms[variable.device]]):
-            return _when(schedule, is_last, lambda: _adam(variable, gradient * scale, m, v, rate, decay, powers))
+            return _when(schedule, condition, lambda: _adam(variable, gradient * clip, m, v, rate, decay, powers))
 
     with tf.control_dependencies(added):
         complete = sums or summed
         updates = [strategy.extended.update(variable, update, args=(gradient, m, v, complete))
                    for variable, gradient, (m, v) in zip(variables, complete, moments)]
+    if schedule.loss_scaling:
+        updates += _rescale(strategy, scale, made, is_last, tf.math.is_finite(list(norms.values())[0]))
     with tf.control_dependencies(updates):
         kept = 1.0 - tf.cast(is_last, tf.float32)
-        cleared = [strategy.extended.update(total, lambda total: tf.group(total.assign(total * kept)))
+        cleared = [strategy.extended.update(total, lambda total: tf.group(
+            total.assign(tf.math.multiply_no_nan(total.read_value(), kept))))
                    for total in sums]
         with tf.control_dependencies(cleared):
             counted = strategy.extended.update(
@@ -135,14 +170,29 @@ def _update_all(strategy, gradients, variables, resting, global_step, part, sche
     return tf.group(counted, stepped), rate, list(norms.values())[0]
 
 
+def _rescale(strategy, scale, made, is_last, is_finite):
+    """Changes the variables of `_loss_scale` after an update, on every replica alike; list of ops."""
+    value, count = _local(strategy, scale).read_value(), _local(strategy, made).read_value() + 1
+    grows = count >= LOSS_SCALE_GROWS_AFTER
+    grown = tf.where(grows, tf.minimum(value * 2.0, LARGEST_LOSS_SCALE), value)
+    next_value = tf.where(is_finite, grown, tf.maximum(value / 2.0, 1.0))
+    next_count = tf.where(tf.logical_and(is_finite, tf.logical_not(grows)), count, 0)
+
+    def assign(variable, found):
+        return tf.group(variable.assign(tf.where(is_last, found, variable.read_value())))
+
+    return [strategy.extended.update(scale, assign, args=(next_value,)),
+            strategy.extended.update(made, assign, args=(next_count,))]
+
+
 def _local(strategy, value):
     """This worker's first copy of a value that may have one for each replica."""
     return strategy.experimental_local_results(value)[0]
 
 
 def _when(schedule, condition, build):
-    """Runs `build()`'s op when the update is complete."""
-    if schedule.num_parts == 1:
+    """Runs `build()`'s op when the update is complete, and may be made."""
+    if schedule.num_parts == 1 and not schedule.loss_scaling:
         return build()
     return tf.cond(condition, lambda: tf.group(build()), tf.no_op)
 

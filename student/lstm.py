@@ -34,10 +34,12 @@ def use(kernel, num_gpus=0):
       num_gpus: GPUs that are trained on.
 
     Raises:
-      UserError: "native" on GPUs.
+      UserError: "native" on GPUs, "cudnn" on a CPU.
     """
     if kernel == "native" and num_gpus:
         raise UserError("--lstm_kernel=native: for CPUs, and --num_gpus=%d asks for GPUs; choose block" % num_gpus)
+    if kernel == "cudnn" and not num_gpus:
+        raise UserError("--lstm_kernel=cudnn: for GPUs, and --num_gpus=0 asks for none; choose auto")
     _chosen[0] = "block" if kernel == "auto" and num_gpus else kernel
 
 
@@ -139,4 +141,38 @@ class _GivenCell(tf.nn.rnn_cell.LSTMCell):
         self.built = True
 
 
-KERNELS = {"native": _native_lstm, "block": _turning(_block_lstm), "cell": _turning(_cell_lstm)}
+def _cudnn_lstm(inputs, lengths, weights, bias):
+    """NVIDIA's kernel, for GPUs alone."""
+    batch, units = tf.shape(inputs)[0], bias.shape.as_list()[0] // 4
+    zeros = tf.zeros([1, batch, units])
+    outputs = tf.raw_ops.CudnnRNNV3(
+        input=tf.transpose(inputs, [1, 0, 2]), input_h=zeros, input_c=zeros, params=cudnn_parameters(weights, bias),
+        sequence_lengths=tf.maximum(lengths, 1), is_training=True)  # no length may be 0; what is there is padding
+    return tf.transpose(outputs.output, [1, 0, 2])
+
+
+def cudnn_parameters(weights, bias):
+    """The variables of an LSTM as cuDNN wants them: float32 [4 U (F + U + 2)].
+
+    Gates in the order i, f, g, o; of each the matrix of the inputs, transposed, then those of the states, then a bias
+    for the inputs and one for the states, here zeros.
+
+    Args:
+      weights: float32 [F + U, 4 U].
+      bias: float32 [4 U].
+    """
+    features = weights.shape.as_list()[0] - bias.shape.as_list()[0] // 4
+
+    def ordered(values):
+        i, g, f, o = tf.split(values, 4, axis=-1)
+        return i, f, g, o
+
+    of_gates = [tf.transpose(gate) for gate in ordered(weights)]
+    i, f, g, o = ordered(bias)
+    parts = [gate[:, :features] for gate in of_gates] + [gate[:, features:] for gate in of_gates]
+    parts += [i, f + FORGET_BIAS, g, o, tf.zeros_like(bias)]
+    return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+
+
+KERNELS = {"native": _native_lstm, "block": _turning(_block_lstm), "cell": _turning(_cell_lstm),
+           "cudnn": _turning(_cudnn_lstm)}

@@ -162,7 +162,8 @@ def read_schedule(values, steps, kind):
         warmup = int(steps * values.warmup_proportion)
     rate = LEARNING_RATES[kind] if values.learning_rate is None else values.learning_rate
     return Schedule(rate, steps, warmup, values.weight_decay_rate, values.clip_norm,
-                    values.gradient_accumulation_steps, values.bias_correction)
+                    values.gradient_accumulation_steps, values.bias_correction,
+                    loss_scaling=values.use_fp16)
 
 
 def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_settings=None):
@@ -242,6 +243,7 @@ def open_run(values, model, more_settings):
     strategy, devices = runtime.distribution_strategy(values.num_gpus, values.num_cpu_replicas)
     if values.use_bf16:
         runtime.check_bf16(values.num_gpus)
+    runtime.check_gpu_flags(values.num_gpus, use_fp16=values.use_fp16, use_xla=values.use_xla)
     replicas = strategy.num_replicas_in_sync if strategy else 1
     parts = values.gradient_accumulation_steps
     if values.train_batch_size % (replicas * parts):
@@ -299,12 +301,12 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
     epoch = -(-num_texts // values.train_batch_size)
     config = runtime.run_config(
         values.output_dir, values.random_seed, values.save_checkpoints_steps or epoch, strategy=run.strategy,
-        devices=run.devices, use_bf16=values.use_bf16)
+        devices=run.devices, use_bf16=values.use_bf16, use_fp16=values.use_fp16, use_xla=values.use_xla)
     with _start(values, model) as init:
         stages = [_stage(values, model.config, task, init, plan._replace(
             num_steps=steps[number], files=plan.files or train_files), number, sum(steps[number:]),
             lambda: _begin(values.output_dir, run, model, contents or {}), rules) for number, plan in enumerate(plans)]
-        result = loop.train(stages, config, _selection(values, model, task, select_files, rules))
+        result = loop.train(stages, config, _selection(values, model, task, select_files, rules), hooks_of(values))
     print("%s: finished at step %d%s" % (
         values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
 
@@ -341,6 +343,15 @@ def _stage(values, config, task, start, plan, number, steps_to_come, begin, rule
             values.random_seed + number, step - first_step, rules, plan.beside)
 
     return loop.Stage(plan.name, plan.num_steps, model_fns, make_input_fn, plan.patience, plan.evaluate)
+
+
+def hooks_of(values):
+    """Hooks of a whole run: that of --profile."""
+    if not values.profile:
+        return []
+    folder = os.path.join(values.output_dir, "profile")
+    os.makedirs(folder, exist_ok=True)
+    return [tf.train.ProfilerHook(save_steps=values.profile, output_dir=folder)]
 
 
 @contextlib.contextmanager

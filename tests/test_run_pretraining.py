@@ -73,6 +73,22 @@ def test_help_lists_the_flags_and_ends_with_code_0(command, forks):
     assert HELP[command] in result.out and len(result.out.splitlines()) > 5
 
 
+@pytest.mark.parametrize("flag", ["--use_fp16", "--use_xla"])
+def test_what_only_gpus_can_is_refused_on_a_cpu_and_leaves_no_folder(flag, pretrain):
+    folder, result = pretrain("run", flag)
+    assert result.code == 1 and flag + ": for GPUs, and --num_gpus=0 asks for none" in result.err
+    assert not os.path.exists(folder)
+
+
+def test_profile_writes_a_chrome_trace_of_every_so_many_updates(pretrain):
+    folder, result = pretrain("run", "--profile=2", "--num_train_steps=5", "--lstm_kernel=block")
+    assert result.code == 0
+    traces = sorted(os.listdir(os.path.join(folder, "profile")))
+    assert len(traces) == 2
+    events = json.loads(read(folder, "profile", traces[0]))["traceEvents"]
+    assert any(event["name"] == "BlockLSTM" and event["dur"] > 0 for event in events if event["ph"] == "X")
+
+
 def test_a_run_folder_holds_what_a_later_command_needs(teacher, world):
     assert json.loads(read(teacher.folder, "config.json"))["num_hidden_layers"] == 3
     assert read(teacher.folder, "vocab.txt") == read(world.vocabulary)

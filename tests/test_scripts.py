@@ -236,7 +236,8 @@ def test_the_environment_is_made_once_and_then_quietly_kept(machine):
     machine.set_up()
     pip = [line for line in (machine.checkout / "requirements.txt").read_text().splitlines()
            if line.startswith("pip==")]
-    assert machine.log() == ["3.7 venv", "3.7 pip " + pip[0], "3.7 pip requirements-dev.txt"]
+    assert machine.log() == ["3.7 venv", "3.7 pip " + pip[0], "3.7 pip requirements-dev.txt",
+                             "3.7 -m student.native"]
     again = machine.set_up()
     assert (again.stdout, again.stderr, machine.log()) == ("", "", [])
 

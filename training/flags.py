@@ -11,7 +11,7 @@ flags.disclaim_key_flags()  # so that --help lists them as the command's own
 # name a file whose content is recorded in place of its name.
 WITHOUT_EFFECT_ON_TRAINING = frozenset([
     "do_train", "do_eval", "do_predict", "do_export", "export_dir", "predict_file", "output_dir", "log_steps",
-    "eval_batch_size", "lstm_kernel", "num_gpus", "num_cpu_replicas", "vocab_file", "bert_config_file",
+    "eval_batch_size", "profile", "lstm_kernel", "num_gpus", "num_cpu_replicas", "vocab_file", "bert_config_file",
     "student_config_file", "labels_file", "teacher_cache"])
 
 # Those of `define_masking_flags`, and what they are to `bert.masking.rules_for`.
@@ -111,11 +111,18 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
     flags.DEFINE_bool(
         "use_bf16", False,
         "Multiply matrices in bfloat16, on CPUs that have units for it (AMX) and TensorFlow 2; variables stay float32.")
+    flags.DEFINE_bool(
+        "use_fp16", False,
+        "Compute in float16 where that is safe, with a scaled loss, on GPUs that are faster so (Volta and later).")
+    flags.DEFINE_bool("use_xla", False, "Let XLA compile what it can, on GPUs.")
+    flags.DEFINE_integer(
+        "profile", 0, "Write a Chrome trace of every so-many-th update, for chrome://tracing, to "
+        "<output_dir>/profile; 0: none.", lower_bound=0)
     flags.DEFINE_enum(
-        "lstm_kernel", "auto", ["auto", "native", "block", "cell"],
+        "lstm_kernel", "auto", ["auto", "native", "block", "cell", "cudnn"],
         "What computes a BiLSTM: native, our op, compiled for this CPU; block, TensorFlow's BlockLSTM; cell, its "
-        "LSTMCell, slow. The same numbers, but for rounding. auto: native where a C++ compiler is, block else and on "
-        "GPUs. Exports are computed by block.")
+        "LSTMCell, slow; cudnn, NVIDIA's, for GPUs, never run where this was written. The same numbers, but for "
+        "rounding. auto: native where a C++ compiler is, block else and on GPUs. Exports are computed by block.")
     flags.DEFINE_integer("num_gpus", 0, "GPUs of this machine to train on; 0: the CPU.", lower_bound=0)
     flags.DEFINE_integer(
         "num_cpu_replicas", 1, "Logical CPU devices to train on, to try replication out.", lower_bound=1)

@@ -100,13 +100,14 @@ def _numbers(figures):
 
 # Replicas would otherwise run what AutoGraph makes of model_fn, where TF 2.15 hides a UserError in another error.
 @tf.autograph.experimental.do_not_convert
-def train(stages, config, selection):
+def train(stages, config, selection, hooks=()):
     """Trains to the end or until the selection says stop; goes on where an earlier run stopped.
 
     Args:
       stages: list of Stage.
       config: RunConfig; its model_dir is the run folder.
       selection: Selection.
+      hooks: SessionRunHooks.
 
     Returns:
       dict, as in finished.json.
@@ -114,7 +115,7 @@ def train(stages, config, selection):
     ended = run_folder.ended_stages(config.model_dir)
     first_step = ended[-1]["step"] if ended else 0
     for stage in stages[len(ended):]:
-        step, reason = _train_stage(stage, first_step, config, selection)
+        step, reason = _train_stage(stage, first_step, config, selection, hooks)
         if stage is not stages[-1]:
             ended.append({"name": stage.name, "step": step, "reason": reason})
             run_folder.end_stages(config.model_dir, ended)
@@ -127,7 +128,7 @@ def train(stages, config, selection):
     return result
 
 
-def _train_stage(stage, first_step, config, selection):
+def _train_stage(stage, first_step, config, selection, hooks):
     """Trains one stage, or the rest of it; returns the step where it ended and why."""
     folder = config.model_dir
     selection.begin_stage(first_step, stage.patience, stage.evaluate)
@@ -139,7 +140,7 @@ def _train_stage(stage, first_step, config, selection):
         start = last_step(folder)
         if not selection.should_stop() and start < until:
             estimator = tf.estimator.Estimator(model_fn, config=config)
-            runtime.train(estimator, stage.make_input_fn(first_step, start), until, saving_listeners=[selection])
+            runtime.train(estimator, stage.make_input_fn(first_step, start), until, hooks, [selection])
     step = last_step(folder)
     early = selection.should_stop() and step < end
     return step, "early stopping" if early else "all steps made"

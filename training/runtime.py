@@ -59,6 +59,13 @@ def check_bf16(num_gpus):
                         % ", ".join(sorted(BF16_UNITS)))
 
 
+def check_gpu_flags(num_gpus, **given):
+    """Raises UserError when a flag that only GPUs look at is given without one; given: name -> value."""
+    for name, value in given.items():
+        if value and not num_gpus:
+            raise UserError("--%s: for GPUs, and --num_gpus=0 asks for none; leave the flag out" % name)
+
+
 def _cpu_features():
     """Names of the CPU's instruction sets, as Linux tells them; empty elsewhere."""
     try:
@@ -121,7 +128,7 @@ def _cluster_and_task():
 
 
 def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, strategy=None,
-               devices=("/cpu:0",), use_bf16=False):
+               devices=("/cpu:0",), use_bf16=False, use_fp16=False, use_xla=False):
     """RunConfig of a training Estimator.
 
     Args:
@@ -131,13 +138,21 @@ def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, 
       strategy: a distribution strategy or None.
       devices: names of the local devices, from `distribution_strategy`; logical CPUs are made for them.
       use_bf16: whether a CPU multiplies matrices in bfloat16; variables and sums stay float32. See `check_bf16`.
+      use_fp16: whether GPUs compute in float16 where it is safe (TensorFlow's mixed precision graph rewrite); the loss
+        must be scaled, see `bert.optimization.Schedule`.
+      use_xla: whether XLA compiles what it can of the graph.
     """
     session_config = tf.ConfigProto(allow_soft_placement=True, device_count={"CPU": len(devices)})
     if not any("gpu" in device for device in devices):
         session_config.device_count["GPU"] = 0  # else TensorFlow would take one that it sees
     session_config.gpu_options.allow_growth = True
+    rewriting = session_config.graph_options.rewrite_options
     if use_bf16:
-        session_config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
+        rewriting.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
+    if use_fp16:
+        rewriting.auto_mixed_precision = RewriterConfig.ON
+    if use_xla:
+        session_config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     return tf.estimator.RunConfig(
         model_dir=output_dir, tf_random_seed=seed, save_checkpoints_steps=save_checkpoints_steps,
         # Scalars are written by `hooks.ProgressHook`, averaged over all updates.

@@ -108,7 +108,7 @@ def train_on(gradients, schedule, variables=NAMES, with_moments=()):
       global variables).
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        step = tf.train.get_or_create_global_step()
+        tf.train.get_or_create_global_step()
         values = {name: tf.get_variable(
             name, value.shape, initializer=tf.constant_initializer(start_of(name)))
                   for name, value in gradients[0].items()}
@@ -121,7 +121,7 @@ def train_on(gradients, schedule, variables=NAMES, with_moments=()):
         for gradient in gradients:
             _, rate, norm = session.run([train_op, logged["learning_rate"], logged["gradient_norm"]],
                                         {given[name]: value for name, value in gradient.items()})
-            found = session.run(dict(values, global_step=step))
+            found = session.run({variable.op.name: variable for variable in tf.global_variables()})
             runs.append((found, rate, norm))
         return runs, sorted(variable.op.name for variable in tf.global_variables())
 
@@ -197,6 +197,55 @@ def test_accumulated_parts_change_nothing_until_the_last():
             np.testing.assert_allclose(found[name], value, rtol=ROUNDING, atol=ROUNDING)
     for done in (1, 2):
         assert runs[3 * done - 1][2] == pytest.approx(updates[done - 1][2], rel=1e-6)
+
+
+LOSS_SCALE = "loss_scale/value"
+
+
+@pytest.mark.parametrize("num_parts", [1, 3])
+def test_a_scaled_loss_gives_the_same_updates_to_the_last_bit(num_parts):
+    gradients = random_gradients(6)
+    schedule = Schedule(0.1, 8, num_warmup_steps=1, weight_decay_rate=0.1, num_parts=num_parts)
+    expected, _ = train_on(gradients, schedule)
+    scaled, names = train_on(gradients, dataclasses.replace(schedule, loss_scaling=True))
+    assert LOSS_SCALE in names
+    for (found, _, norm), (values, _, expected_norm) in zip(scaled, expected):
+        assert norm == expected_norm
+        assert all(np.array_equal(found[name], values[name]) for name in values)
+
+
+@pytest.mark.parametrize("num_parts", [1, 2])
+@pytest.mark.parametrize("wrong", [np.inf, np.nan])
+def test_an_update_whose_gradient_is_not_finite_is_left_out_and_halves_the_scale(wrong, num_parts):
+    gradients = random_gradients(4 * num_parts)
+    gradients[num_parts]["dense/kernel"][1, 2] = wrong  # a part of the second update
+    schedule = Schedule(0.1, 8, weight_decay_rate=0.1, num_parts=num_parts, loss_scaling=True)
+    found = [values for values, _, _ in train_on(gradients, schedule)[0][num_parts - 1::num_parts]]
+    changing = [name for name in found[0] if name.startswith(NAMES)]
+    assert len(changing) == 9  # moments too
+    for name in changing:
+        assert np.array_equal(found[1][name], found[0][name])
+        assert not np.array_equal(found[2][name], found[1][name]) and np.all(np.isfinite(found[3][name]))
+    assert [values["global_step"] for values in found] == [1, 2, 3, 4]
+    first = optimization.FIRST_LOSS_SCALE
+    assert [values[LOSS_SCALE] for values in found] == [first] + 3 * [first / 2]
+
+
+def test_the_scale_grows_after_enough_updates_and_within_bounds(monkeypatch):
+    monkeypatch.setattr(optimization, "LOSS_SCALE_GROWS_AFTER", 2)
+    monkeypatch.setattr(optimization, "FIRST_LOSS_SCALE", 2.0)
+    monkeypatch.setattr(optimization, "LARGEST_LOSS_SCALE", 4.0)
+    wrong = [{name: np.full_like(value, np.nan) for name, value in random_gradients(1)[0].items()}]
+    gradients = random_gradients(5) + 4 * wrong + random_gradients(2)
+    runs, _ = train_on(gradients, Schedule(0.1, 20, loss_scaling=True))
+    assert [found[LOSS_SCALE] for found, _, _ in runs] == [2, 4, 4, 4, 4, 2, 1, 1, 1, 1, 2]
+
+
+def test_replicas_have_one_loss_scale(records_file, in_one_piece, tmp_path):
+    schedule = dataclasses.replace(CLIPPED, loss_scaling=True)
+    found = graphs.trained(str(tmp_path), records_file, STEPS, schedule, replicas=2)
+    assert found.pop(LOSS_SCALE) == optimization.FIRST_LOSS_SCALE and found.pop("loss_scale/updates") == STEPS
+    assert graphs.largest_difference(found, in_one_piece(CLIPPED.clip_norm)) < SAME_WEIGHTS
 
 
 def test_a_variable_that_does_not_train_keeps_its_value_and_has_no_slot():

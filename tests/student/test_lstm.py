@@ -1,3 +1,5 @@
+import importlib
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -12,7 +14,9 @@ from training.command import UserError
 FEATURES, UNITS, LENGTH = 5, 4, 9
 LENGTHS = [9, 1, 4, 0, 6]
 COMPILED = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
-ALL_KERNELS = [pytest.param(kernel, marks=[COMPILED] if kernel == "native" else []) for kernel in sorted(KERNELS)]
+ON_GPU = pytest.mark.skipif(not tf.config.experimental.list_physical_devices("GPU"), reason="no GPU is here")
+MARKS = {"native": [COMPILED], "cudnn": [ON_GPU]}
+ALL_KERNELS = [pytest.param(kernel, marks=MARKS.get(kernel, [])) for kernel in sorted(KERNELS)]
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
@@ -157,16 +161,50 @@ def test_a_text_has_the_same_states_alone_and_in_a_batch(kernel):
     np.testing.assert_allclose(alone[2], together[2], atol=1e-6)
 
 
-def test_kernels_have_the_same_variables():
-    found = []
-    for kernel in sorted(KERNELS):
-        if kernel == "native" and not native.find_compiler():
-            continue
-        with tf.Graph().as_default():
-            lstm(tf.zeros([2, 3, FEATURES]), UNITS, tf.constant([3, 1]), kernel)
-            found.append([(v.op.name, v.shape.as_list()) for v in tf.trainable_variables()])
-    assert len(found) > 1
-    assert all(one == [("kernel", [FEATURES + UNITS, 4 * UNITS]), ("bias", [4 * UNITS])] for one in found)
+@pytest.mark.parametrize("kernel", [
+    pytest.param(kernel, marks=[COMPILED] if kernel == "native" else []) for kernel in sorted(KERNELS)])
+def test_kernels_have_the_same_variables(kernel):
+    with tf.Graph().as_default():
+        lstm(tf.zeros([2, 3, FEATURES]), UNITS, tf.constant([3, 1]), kernel)
+        found = [(v.op.name, v.shape.as_list()) for v in tf.trainable_variables()]
+    assert found == [("kernel", [FEATURES + UNITS, 4 * UNITS]), ("bias", [4 * UNITS])]
+
+
+def keras_canonical_to_params():
+    """Keras's way from matrices and biases to cuDNN's parameters; it moved between the versions."""
+    for name, function in (("tensorflow.python.keras.layers.recurrent_v2", "_canonical_to_params"),
+                           ("keras.src.layers.rnn.gru_lstm_utils", "canonical_to_params")):
+        try:
+            return getattr(importlib.import_module(name), function)
+        except (ImportError, AttributeError):
+            pass
+    pytest.fail("Keras has it nowhere any more")
+
+
+def test_cudnns_parameters_are_packed_as_keras_packs_them():
+    random = np.random.RandomState(6)
+    weights, bias = random.normal(size=[FEATURES + UNITS, 4 * UNITS]), random.normal(size=[4 * UNITS])
+    i, g, f, o = np.split(weights, 4, axis=1)
+    b_i, b_g, b_f, b_o = np.split(bias, 4)
+    # Keras's CuDNNLSTM: kernels of the inputs, of the states, biases of both, gates in the order i, f, c, o.
+    matrices = [gate[:FEATURES] for gate in (i, f, g, o)] + [gate[FEATURES:] for gate in (i, f, g, o)]
+    biases = [b_i, b_f + 1, b_g, b_o] + 4 * [np.zeros(UNITS)]
+    convert = keras_canonical_to_params()
+    found, expected = graphs.run(lambda: (
+        lstms.cudnn_parameters(tf.constant(weights), tf.constant(bias)),
+        convert(list(map(tf.constant, matrices)), list(map(tf.constant, biases)), tf.constant([-1]), True)))
+    assert found.shape == (4 * UNITS * (FEATURES + UNITS + 2),)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cudnns_op_takes_what_it_is_given_and_has_a_gradient(reverse):
+    with tf.Graph().as_default() as graph:
+        given = tf.placeholder(tf.float32, [None, None, FEATURES])
+        outputs = lstm(given, UNITS, tf.placeholder(tf.int32, [None]), "cudnn", reverse)
+        gradients = tf.gradients(outputs, [given] + tf.trainable_variables())
+        assert all(gradient is not None for gradient in gradients)
+        assert {"CudnnRNNV3", "CudnnRNNBackpropV3"} <= {operation.type for operation in graph.get_operations()}
 
 
 def ops_of(**arguments):
@@ -194,6 +232,11 @@ def test_on_gpus_auto_is_block_and_native_is_refused(monkeypatch):
     assert "BlockLSTM" in ops_of()
     with pytest.raises(UserError, match="--lstm_kernel=native: for CPUs, and --num_gpus=2 asks for GPUs"):
         lstms.use("native", num_gpus=2)
+
+
+def test_on_a_cpu_cudnn_is_refused():
+    with pytest.raises(UserError, match="--lstm_kernel=cudnn: for GPUs"):
+        lstms.use("cudnn")
 
 
 def test_without_a_compiler_auto_is_block_which_is_said_and_native_is_an_error(monkeypatch, capsys, tmp_path):

@@ -12,6 +12,7 @@ from serving import export
 from tasks import encoders
 from tasks import heads
 from tasks.classification import Classification
+from student import lstm
 from tasks.encoders import build_encoder
 from tasks.model_fn import Init
 from tasks.model_fn import task_model_fn
@@ -152,7 +153,7 @@ def test_the_gradient_reaches_every_variable_of_head_and_encoder(head):
 @pytest.mark.parametrize("kind, backward", [("bilstm", "BlockLSTMGrad"), ("bert", "gradients/bert/")])
 def test_over_a_frozen_encoder_no_gradient_is_computed_in_it(kind, backward):
     def holds(freeze_encoder):
-        with tf.Graph().as_default() as graph:
+        with tf.Graph().as_default() as graph, lstm.using("block"):
             training(CONFIGS[kind](), task("attention"), freeze_encoder=freeze_encoder)
             return any(operation.type.startswith(backward) or operation.name.startswith(backward)
                        for operation in graph.get_operations())

@@ -328,7 +328,7 @@ class Stages:
     def last_step(self, _):
         return self._saved
 
-    def _train(self, estimator, input_fn, max_steps, saving_listeners):
+    def _train(self, estimator, input_fn, max_steps, hooks, saving_listeners):
         name, first_step, start = input_fn
         self.done.append((name, first_step, start, max_steps))
         for step in range(start + 1, max_steps + 1):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from bert.optimization import Schedule
 from tests import commands
@@ -159,6 +160,21 @@ def test_bfloat16_that_would_be_silently_left_out_is_an_error(monkeypatch):
     monkeypatch.setattr(runtime, "_cpu_features", lambda: {"sse4_2", "avx2"})
     with pytest.raises(UserError, match="2.15 can" if IS_TF_1 else "no units for bfloat16"):
         runtime.check_bf16(num_gpus=0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_mixed_precision_and_xla_are_asked_for_on_demand(given, tmp_path, tf_config):
+    options = runtime.run_config(
+        str(tmp_path), 1, 30, devices=["/gpu:0"], use_fp16=given, use_xla=given).session_config.graph_options
+    assert (options.rewrite_options.auto_mixed_precision == RewriterConfig.ON) == given
+    assert (options.optimizer_options.global_jit_level == tf.OptimizerOptions.ON_1) == given
+
+
+def test_flags_that_would_do_nothing_without_a_gpu_are_an_error():
+    runtime.check_gpu_flags(1, use_fp16=True, use_xla=True)
+    runtime.check_gpu_flags(0, use_fp16=False, use_xla=False)
+    with pytest.raises(UserError, match="--use_xla: for GPUs, and --num_gpus=0 asks for none"):
+        runtime.check_gpu_flags(0, use_fp16=False, use_xla=True)
 
 
 class Losses(tf.train.SessionRunHook):

@@ -1,0 +1,83 @@
+"""How fast this project is, beside its peers: measures, and writes docs/performance.md.
+
+    python -m benchmarks.run
+    python -m benchmarks.run --only=lstm_training --rounds=9 --peers_python=.venv-peers/bin/python
+
+Each contender is a process of its own, and they are measured in turns (benchmarks/turns.py), so that only what ran side
+by side is compared. Interpreters: this one, --other_python (a second TensorFlow), --peers_python (PyTorch, see
+requirements-peers.txt); what is not there is left out, and named. Writes benchmarks/results/<case>.json for each case
+that is measured, and the page from all that are there.
+"""
+
+import datetime
+import os
+import platform
+import subprocess
+
+from absl import flags
+
+from training import command
+from benchmarks import cases
+from benchmarks import performance_page
+from benchmarks import turns
+from training import files
+from training.command import UserError
+
+RESULTS = os.path.join(turns.CHECKOUT, "benchmarks", "results")
+
+
+def define_flags():
+    flags.DEFINE_list("only", [], "Cases to measure: %s. Default: all." % ", ".join(cases.CASES))
+    flags.DEFINE_string("other_python", ".venv-tf2/bin/python", "An interpreter with another TensorFlow.")
+    flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "An interpreter with PyTorch.")
+    flags.DEFINE_integer("rounds", 7, "Turns of each contender.", lower_bound=3)
+    flags.DEFINE_integer("repetitions", 3, "Repetitions in a turn.", lower_bound=1)
+    flags.DEFINE_string("page", os.path.join("docs", "performance.md"), "Where the page goes.")
+
+
+def main():
+    values = flags.FLAGS
+    for name in values.only:
+        if name not in cases.CASES:
+            raise UserError("--only=%s: no case %s; there are %s"
+                            % (",".join(values.only), name, ", ".join(cases.CASES)))
+    pythons = cases.find_pythons(values.other_python, values.peers_python)
+    for kind, python in pythons.items():
+        print("%s: %s" % (kind, python or "not there, left out"), flush=True)
+    for name in values.only or cases.CASES:
+        measure(name, pythons, values.rounds, values.repetitions)
+    results = {name: files.read_json(_path(name)) for name in cases.CASES if os.path.exists(_path(name))}
+    performance_page.write(values.page, cases.CASES, results)
+    print("%s: written" % values.page)
+
+
+def measure(name, pythons, rounds, repetitions):
+    """Measures a case and writes its file."""
+    races = []
+    for title, work, contenders in cases.CASES[name].races(pythons):
+        print("== %s, %s: %d contenders" % (name, title, len(contenders)), flush=True)
+        found = turns.race(contenders, rounds, repetitions)
+        for result in found:
+            print("   %-28s %9.2f ms" % (result["title"], 1e3 * turns.summary(result["seconds"])["median"]), flush=True)
+        races.append({"title": title, "work": work, "contenders": found})
+    files.write_json(_path(name), {
+        "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": rounds, "repetitions": repetitions,
+        "absent": sorted(kind for kind, python in pythons.items() if not python), "races": races})
+
+
+def machine():
+    """What the figures were measured on: dict."""
+    model = [line.split(":")[1].strip() for line in files.read_bytes("/proc/cpuinfo").decode().splitlines()
+             if line.startswith("model name")]
+    return {"cpu": model[0] if model else platform.processor(), "cores": os.cpu_count(),
+            "system": platform.release().split("-")[0],
+            "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=turns.CHECKOUT, check=False,
+                                     stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()}
+
+
+def _path(name):
+    return os.path.join(RESULTS, name + ".json")
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

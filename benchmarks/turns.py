@@ -1,0 +1,98 @@
+"""Contenders that are measured in turns, each a process of its own with an interpreter of its own.
+
+Times on a shared machine drift, so only what ran side by side can be compared. All contenders of a race are started and
+warmed up; then, round after round, each repeats its work while the others wait. This module needs nothing but Python:
+contenders run where TensorFlow is not.
+"""
+
+import collections
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PAUSE = 0.3  # seconds, in which the threads of the one before stop spinning
+WARM_UP = 3  # repetitions that are not counted
+
+# title: for people; python: path of the interpreter; module: of contenders; name: of a function in it; arguments: dict.
+Contender = collections.namedtuple("Contender", "title python module name arguments")
+
+
+def serve(makers):
+    """The main of a module of contenders: does what its command line and stdin say, until stdin ends.
+
+    Args:
+      makers: dict of name -> function of the arguments -> (function that is measured, dict of what it ran on).
+    """
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    work, about = makers[name](**arguments)
+    for _ in range(WARM_UP):
+        work()
+    print(json.dumps(dict(about, python=sys.version.split()[0])), flush=True)
+    for line in sys.stdin:
+        print(json.dumps([_seconds(work) for _ in range(int(line))]), flush=True)
+
+
+def _seconds(work):
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def race(contenders, rounds=5, repetitions=3):
+    """Measures contenders in turns.
+
+    Args:
+      contenders: list of Contender.
+      rounds: turns that each has.
+      repetitions: of the work in a turn.
+
+    Returns:
+      list of dict: "title", "about", "seconds" (list, of every repetition).
+
+    Raises:
+      RuntimeError: one has failed; what it said stands above.
+    """
+    running = [_start(contender) for contender in contenders]
+    try:
+        found = [{"title": contender.title, "about": _answer(process, contender), "seconds": []}
+                 for contender, process in zip(contenders, running)]
+        for _ in range(rounds):
+            for result, process, contender in zip(found, running, contenders):
+                time.sleep(PAUSE)
+                process.stdin.write("%d\n" % repetitions)
+                process.stdin.flush()
+                result["seconds"] += _answer(process, contender)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return found
+
+
+def _start(contender):
+    return subprocess.Popen(
+        [contender.python, "-m", contender.module, contender.name, json.dumps(contender.arguments)], cwd=CHECKOUT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
+        env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", PYTHONWARNINGS="ignore"))
+
+
+def _answer(process, contender):
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError("%s (%s) has ended: see above" % (contender.title, contender.python))
+    return json.loads(line)
+
+
+def summary(seconds):
+    """dict of "median", "low" and "high": the median and the quartiles of some times."""
+    low, median, high = (statistics.median(seconds),) * 3 if len(seconds) < 3 else _quartiles(seconds)
+    return {"median": median, "low": low, "high": high}
+
+
+def _quartiles(seconds):
+    found = sorted(seconds)
+    return [found[round(share * (len(found) - 1))] for share in (0.25, 0.5, 0.75)]
