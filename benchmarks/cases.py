@@ -7,11 +7,21 @@ import sys
 
 from benchmarks.turns import CHECKOUT, Contender
 
-# title, text: for the page; races: function of `find_pythons` -> list of (title, work of a repetition as (amount,
-# unit), list of Contender, the first is what the others are compared with).
-Case = collections.namedtuple("Case", "title text races")
+# title, text: for the page; races: function of Setting -> list of Race; needs_text: whether they need the setting's
+# texts; repetitions: factor of those in a turn; statistic: what is compared, as of `turns.summary`: the mean where one
+# repetition is not like the other.
+Case = collections.namedtuple("Case", "title text races needs_text repetitions statistic",
+                              defaults=(False, 1, "median"))
+
+# work: of a repetition, (amount, unit); contenders: list of Contender, the first is what the others are compared with.
+Race = collections.namedtuple("Race", "title work contenders")
+
+# pythons: see `find_pythons`; data_dir, unlabeled_file, vocab_file: absolute paths, "" where they are not given;
+# teacher: run folder of a classifier, 6 layers of 768, on data_dir; cache: of its outputs; records: of unlabeled_file.
+Setting = collections.namedtuple("Setting", "pythons data_dir unlabeled_file vocab_file teacher cache records")
 
 TENSORFLOW, TORCH = "benchmarks.tensorflow_contenders", "benchmarks.torch_contenders"
+COMMAND = "benchmarks.command_contenders"
 TENSORFLOWS = ("tensorflow 1.15", "tensorflow 2.15")
 
 
@@ -50,22 +60,22 @@ def _present(contenders):
     return [contender for contender in contenders if contender.python]
 
 
-def _matrix_products(pythons):
+def _matrix_products(setting):
     """TensorFlow's rate against the machine's, for the sizes that matter."""
-    races = []
+    races, pythons = [], setting.pythons
     for rows, depth, columns in ((4096, 200, 800), (4096, 400, 800), (4096, 768, 3072)):
         arguments = {"rows": rows, "depth": depth, "columns": columns}
         contenders = [Contender("PyTorch (oneDNN)", pythons["torch"], TORCH, "matrix_product", arguments)] + [
             Contender(kind, pythons[kind], TENSORFLOW, "matrix_product", arguments) for kind in TENSORFLOWS]
-        races.append(("[%d x %d] times [%d x %d]" % (rows, depth, depth, columns),
-                      (2e-9 * rows * depth * columns, "GFLOP"), _present(contenders)))
+        races.append(Race("[%d x %d] times [%d x %d]" % (rows, depth, depth, columns),
+                          (2e-9 * rows * depth * columns, "GFLOP"), _present(contenders)))
     return races
 
 
 def _lstm_stacks(sizes, train):
     """Races of `lstm_stack`; sizes: list of (batch, length)."""
-    def races(pythons):
-        found = []
+    def races(setting):
+        found, pythons = [], setting.pythons
         for batch, length in sizes:
             for units in (100, 200):
                 arguments = {"units": units, "batch": batch, "length": length, "train": train}
@@ -73,8 +83,9 @@ def _lstm_stacks(sizes, train):
                     Contender("%s, %s" % (kernel, kind), pythons[kind], TENSORFLOW, "lstm_stack",
                               dict(arguments, kernel=kernel))
                     for kind in reversed(TENSORFLOWS) for kernel in ("native", "block")]
-                found.append(("batch %d, L %d, %d units a direction" % (batch, length, units),
-                              (_lstm_gflop(units, batch, length) * (3 if train else 1), "GFLOP"), _present(contenders)))
+                found.append(Race(
+                    "batch %d, L %d, %d units a direction" % (batch, length, units),
+                    (_lstm_gflop(units, batch, length) * (3 if train else 1), "GFLOP"), _present(contenders)))
         return found
 
     return races
@@ -86,6 +97,77 @@ def _lstm_gflop(units, batch, length, features=200, layers=3):
     return sum(2e-9 * batch * length * 2 * (width + units) * 4 * units for width in widths)
 
 
+def _runs(setting, title, script, flags, **arguments):
+    """A command as a contender, for each TensorFlow."""
+    return [Contender("%s, %s" % (title, kind), setting.pythons[kind], COMMAND, script, dict(arguments, flags=flags))
+            for kind in reversed(TENSORFLOWS)]
+
+
+def _student(setting):
+    return ["--data_dir=" + setting.data_dir, "--vocab_file=" + setting.vocab_file,
+            "--student_config_file=configs/student.json"]
+
+
+def _padding(setting):
+    """Training with texts of similar length together, against the same texts padded to L."""
+    races = []
+    for title, script, flags in (
+            ("student, labelled texts", "run_classifier.py", _student(setting)),
+            ("teacher of 2 x 128, unlabelled texts", "run_pretraining.py", [
+                "--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
+                "--bert_config_file=" + os.path.join(CHECKOUT, "benchmarks", "small_bert.json")])):
+        contenders = (_runs(setting, "padded to 128", script, flags, pad_to=128)[:1]
+                      + _runs(setting, "as they are", script, flags)[:1])
+        races.append(Race(title, (32, "texts"), _present(contenders)))
+    return races
+
+
+def _distillation(setting):
+    """Distillation with the paper's student, against the loop that every toolkit ships."""
+    flags = ["--task=classification", "--data_dir=" + setting.data_dir, "--teacher_checkpoint=" + setting.teacher,
+             "--student_config_file=configs/student.json"]
+    mixed = flags + ["--unlabeled_file=" + setting.unlabeled_file]
+    contenders = [Contender("PyTorch, eager, fixed L", setting.pythons["torch"], TORCH, "distillation_loop",
+                            {"batch": 32, "length": 128, "units": 100})]
+    contenders += _runs(setting, "ours, padded to 128", "run_distill.py", mixed, pad_to=128)[:1]
+    contenders += _runs(setting, "ours", "run_distill.py", mixed)
+    contenders += _runs(setting, "ours, cached teacher", "run_distill.py", mixed + ["--teacher_cache=" + setting.cache])
+    return [Race("teacher 6 x 768, batch 32", (32, "texts"), _present(contenders))]
+
+
+def _input(setting):
+    """Real input against one batch that is repeated from memory, of the same size for both."""
+    races = []
+    for script, flags in (
+            ("run_classifier.py", _student(setting)),
+            ("run_pretraining.py", ["--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
+                                    "--student_config_file=configs/student.json"])):
+        contenders = [contender for title, repeat in (("one batch again and again", True), ("records", False))
+                      for contender in _runs(setting, title, script, flags, repeat=repeat, pad_to=128)[:1]]
+        races.append(Race(script, (32, "texts"), _present(contenders)))
+    return races
+
+
+def _replicas(setting):
+    """Two logical CPUs against one, at the same global batch."""
+    contenders = [contender for replicas in (1, 2) for contender in _runs(
+        setting, "%d replicas" % replicas, "run_classifier.py",
+        _student(setting) + ["--num_cpu_replicas=%d" % replicas])]
+    return [Race("student, labelled texts", (32, "texts"), _present(contenders))]
+
+
+def _pretraining(setting):
+    """One step of masked LM against Google's graph."""
+    arguments = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
+    python = setting.pythons["tensorflow 1.15"]
+    contenders = [Contender("Google's graph, tensorflow 1.15", python, TENSORFLOW, "pretraining_step",
+                            dict(arguments, google=True)),
+                  Contender("ours, tensorflow 1.15", python, TENSORFLOW, "pretraining_step", arguments),
+                  Contender("ours, tensorflow 2.15", setting.pythons["tensorflow 2.15"], TENSORFLOW,
+                            "pretraining_step", arguments)]
+    return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))]
+
+
 CASES = collections.OrderedDict([
     ("matrix_product", Case(
         "Matrix products", "What the machine gives, and what TensorFlow gets of it: float32, two threads.",
@@ -95,4 +177,21 @@ CASES = collections.OrderedDict([
         "of every weight and of the input, without embeddings and optimizer.", _lstm_stacks([(32, 128)], train=True))),
     ("lstm_inference", Case(
         "The BiLSTM, forward", "The same three layers. `native` serves training and this project's own processes; what "
-        "is exported is computed by `block`.", _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False)))])
+        "is exported is computed by `block`.", _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False))),
+    ("pretraining", Case(
+        "Masked LM, one training step", "Forward, gradients and optimizer, dropout on; the graph of the package "
+        "bert-tensorflow has a next-sentence head, a product with one-hot vectors for the segments, and positions "
+        "gathered twice.", _pretraining)),
+    ("padding", Case(
+        "Padding", "An update has texts of similar length and is as long as the longest: the same updates padded to "
+        "L 128 are what that is measured against.", _padding, True, 10, "mean")),
+    ("distillation", Case(
+        "Distillation", "The paper's student, three terms, labelled and unlabelled texts mixed. PyTorch runs the plain "
+        "loop: teacher, student, projections, three losses, Adam, every text padded to L.", _distillation, True, 4,
+        "mean")),
+    ("input", Case(
+        "Input", "What reading, shuffling and batching costs beside training, every text padded to L 128 so that all "
+        "updates are alike.", _input, True, 20)),
+    ("replicas", Case(
+        "Replicas", "MirroredStrategy on two logical CPUs of one machine against one process with the same batch: what "
+        "replication itself costs.", _replicas, True, 10, "mean"))])

@@ -6,8 +6,8 @@ from training import files
 HEAD = """# Performance
 
 Written by `python -m benchmarks.run`. Contenders of a table are processes of their own, measured in turns in one run:
-what counts is the ratio; milliseconds of two tables are not to be compared. Median of all repetitions, quartiles in
-brackets. The first line is what the others are divided by.
+what counts is the ratio; milliseconds of two tables are not to be compared. Median of all repetitions (the mean where
+their texts differ), quartiles in brackets. The first line is what the others are divided by.
 """
 
 
@@ -28,7 +28,7 @@ def section(case, result, name):
     machine = result["machine"]
     lines = ["## %s" % case.title, "", case.text, ""]
     for race in result["races"]:
-        lines += table(race)
+        lines += table(race, case.statistic)
     absent = "; absent: " + ", ".join(result["absent"]) if result["absent"] else ""
     lines.append("`python -m benchmarks.run --only=%s --rounds=%d --repetitions=%d`, %s, commit %s, on %d cores of "
                  "%s%s." % (name, result["rounds"], result["repetitions"], result["date"], machine["commit"],
@@ -36,16 +36,16 @@ def section(case, result, name):
     return "\n".join(lines + [""])
 
 
-def table(race):
-    """Lines of a race's table."""
+def table(race, statistic="median"):
+    """Lines of a race's table; statistic: as of a Case."""
     amount, unit = race["work"]
-    first = turns.summary(race["contenders"][0]["seconds"])["median"]
+    first = turns.summary(race["contenders"][0]["seconds"])[statistic]
     lines = ["| %s | ms | ratio | %s/s |" % (race["title"], unit), "|---|---|---|---|"]
     for contender in race["contenders"]:
         found = turns.summary(contender["seconds"])
         lines.append("| %s | %.2f [%.2f, %.2f] | %.2f | %.0f |" % (
-            contender["title"], *(1e3 * found[key] for key in ("median", "low", "high")), found["median"] / first,
-            amount / found["median"]))
+            contender["title"], *(1e3 * found[key] for key in (statistic, "low", "high")),
+            found[statistic] / first, amount / found[statistic]))
     return lines + [""]
 
 

@@ -18,6 +18,7 @@ from absl import flags
 
 from training import command
 from benchmarks import cases
+from benchmarks import material
 from benchmarks import performance_page
 from benchmarks import turns
 from training import files
@@ -30,8 +31,12 @@ def define_flags():
     flags.DEFINE_list("only", [], "Cases to measure: %s. Default: all." % ", ".join(cases.CASES))
     flags.DEFINE_string("other_python", ".venv-tf2/bin/python", "An interpreter with another TensorFlow.")
     flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "An interpreter with PyTorch.")
+    flags.DEFINE_string("data_dir", None, "Labelled texts, as of run_classifier.py, for the cases that train.")
+    flags.DEFINE_string("unlabeled_file", None, "Texts without labels, one a line, for those cases.")
+    flags.DEFINE_string("vocab_file", None, "The vocabulary, for those cases; as many tokens as configs/*.json say.")
     flags.DEFINE_integer("rounds", 7, "Turns of each contender.", lower_bound=3)
-    flags.DEFINE_integer("repetitions", 3, "Repetitions in a turn.", lower_bound=1)
+    flags.DEFINE_integer("repetitions", 3, "Repetitions in a turn; some cases take several times as many.",
+                         lower_bound=1)
     flags.DEFINE_string("page", os.path.join("docs", "performance.md"), "Where the page goes.")
 
 
@@ -41,28 +46,32 @@ def main():
         if name not in cases.CASES:
             raise UserError("--only=%s: no case %s; there are %s"
                             % (",".join(values.only), name, ", ".join(cases.CASES)))
-    pythons = cases.find_pythons(values.other_python, values.peers_python)
-    for kind, python in pythons.items():
+    setting = material.prepare(values, [cases.CASES[name] for name in values.only or cases.CASES])
+    for kind, python in setting.pythons.items():
         print("%s: %s" % (kind, python or "not there, left out"), flush=True)
     for name in values.only or cases.CASES:
-        measure(name, pythons, values.rounds, values.repetitions)
+        if cases.CASES[name].needs_text and not setting.data_dir:
+            print("%s: left out, it needs --data_dir, --unlabeled_file and --vocab_file" % name, flush=True)
+        else:
+            measure(name, setting, values.rounds, values.repetitions)
     results = {name: files.read_json(_path(name)) for name in cases.CASES if os.path.exists(_path(name))}
     performance_page.write(values.page, cases.CASES, results)
     print("%s: written" % values.page)
 
 
-def measure(name, pythons, rounds, repetitions):
+def measure(name, setting, rounds, repetitions):
     """Measures a case and writes its file."""
-    races = []
-    for title, work, contenders in cases.CASES[name].races(pythons):
-        print("== %s, %s: %d contenders" % (name, title, len(contenders)), flush=True)
-        found = turns.race(contenders, rounds, repetitions)
+    case, races = cases.CASES[name], []
+    for race in case.races(setting):
+        print("== %s, %s" % (name, race.title), flush=True)
+        found = turns.race(race.contenders, rounds, repetitions * case.repetitions)
         for result in found:
-            print("   %-28s %9.2f ms" % (result["title"], 1e3 * turns.summary(result["seconds"])["median"]), flush=True)
-        races.append({"title": title, "work": work, "contenders": found})
+            print("   %-36s %9.2f ms" % (
+                result["title"], 1e3 * turns.summary(result["seconds"])[case.statistic]), flush=True)
+        races.append({"title": race.title, "work": race.work, "contenders": found})
     files.write_json(_path(name), {
         "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": rounds, "repetitions": repetitions,
-        "absent": sorted(kind for kind, python in pythons.items() if not python), "races": races})
+        "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": races})
 
 
 def machine():

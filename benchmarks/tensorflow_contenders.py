@@ -5,7 +5,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from benchmarks import turns
+from bert import records
+from bert.modeling import BertConfig
+from bert.optimization import Schedule
 from student import lstm
+from tasks.masked_lm import MaskedLm
+from tasks.model_fn import task_model_fn
+from tests import peer
 from training import graph_mode  # noqa: F401
 
 
@@ -58,5 +64,40 @@ def lstm_stack(kernel, units, batch, length, features=200, layers=3, train=True)
     return _repeated(tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])), _about()
 
 
+def pretraining_step(batch, length, predictions, layers, width, google=False):
+    """One update of masked LM, every text full, dropout on; google: the graph of the package bert-tensorflow."""
+    random, vocabulary = np.random.RandomState(0), 21128
+    features = {"input_ids": random.randint(0, vocabulary, [batch, length]), "segment_ids": np.zeros([batch, length]),
+                "input_mask": np.ones([batch, length]),
+                "masked_lm_ids": random.randint(0, vocabulary, [batch, predictions]),
+                "masked_lm_positions": np.sort(random.randint(0, length, [batch, predictions])),
+                "next_sentence_labels": np.zeros([batch, 1])}
+    features = {name: _kept(values.astype(np.int32)) for name, values in features.items()}
+    features["masked_lm_weights"] = _kept(np.ones([batch, predictions], np.float32))
+    sizes = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": layers,
+             "num_attention_heads": width // 64, "intermediate_size": 4 * width}
+    tf.train.get_or_create_global_step()
+    return _repeated((_google_update if google else _our_update)(features, sizes)), _about()
+
+
+def _our_update(features, sizes):
+    features = dict(features, **records.totals(features))
+    model_fn = task_model_fn(BertConfig(**sizes), MaskedLm(), Schedule(1e-4, 10 ** 6))
+    return model_fn(features, tf.estimator.ModeKeys.TRAIN).train_op
+
+
+def _google_update(features, sizes):
+    modeling, script = peer.google_modeling(), peer.google_pretraining()
+    config = modeling.BertConfig(**sizes)
+    model = modeling.BertModel(config, True, features["input_ids"], features["input_mask"], features["segment_ids"])
+    masked_loss, *_ = script.get_masked_lm_output(
+        config, model.get_sequence_output(), model.get_embedding_table(), features["masked_lm_positions"],
+        features["masked_lm_ids"], features["masked_lm_weights"])
+    next_loss, *_ = script.get_next_sentence_output(
+        config, model.get_pooled_output(), features["next_sentence_labels"])
+    return script.optimization.create_optimizer(masked_loss + next_loss, 1e-4, 10 ** 6, 0, False)
+
+
 if __name__ == "__main__":
-    turns.serve({"matrix_product": matrix_product, "lstm_stack": lstm_stack})
+    turns.serve({"matrix_product": matrix_product, "lstm_stack": lstm_stack,
+                 "pretraining_step": pretraining_step})

@@ -88,11 +88,7 @@ def _answer(process, contender):
 
 
 def summary(seconds):
-    """dict of "median", "low" and "high": the median and the quartiles of some times."""
-    low, median, high = (statistics.median(seconds),) * 3 if len(seconds) < 3 else _quartiles(seconds)
-    return {"median": median, "low": low, "high": high}
-
-
-def _quartiles(seconds):
+    """dict of "median", "mean", "low" and "high", the last two being the quartiles of some times."""
     found = sorted(seconds)
-    return [found[round(share * (len(found) - 1))] for share in (0.25, 0.5, 0.75)]
+    low, high = [found[round(share * (len(found) - 1))] for share in (0.25, 0.75)]
+    return {"median": statistics.median(found), "mean": statistics.mean(found), "low": low, "high": high}

@@ -12,7 +12,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
-from bert.optimization import SLOTS
+from bert.optimization import is_of_optimizer
 from training import files
 from training.command import UserError
 
@@ -169,7 +169,7 @@ def describe(checkpoint, stored, wanted, fresh, layers=()):
       layers: the choice of layers.
     """
     left = set(stored) - set(wanted) - {"global_step"}
-    slots = {name for name in left if name.rsplit("/", 1)[-1] in SLOTS}
+    slots = set(filter(is_of_optimizer, left))
     cut = {name for name in left - slots if layers and LAYER.search(name)}
     others = sorted(left - slots - cut)
     line = "%s: %d of %d variables restored" % (checkpoint, len(wanted) - len(fresh), len(wanted))
@@ -198,7 +198,7 @@ def read_slim(checkpoint):
     """All of a checkpoint but the optimiser slots: dict of name -> array."""
     reader = tf.train.load_checkpoint(checkpoint)
     return {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())
-            if name.rsplit("/", 1)[-1] not in SLOTS}
+            if not is_of_optimizer(name)}
 
 
 def write(values, target):

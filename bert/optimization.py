@@ -18,6 +18,7 @@ from bert.randomness import update_part
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
 NO_DECAY = re.compile(r"LayerNorm|layer_norm|bias")
 SLOTS = ("adam_m", "adam_v")
+LOSS_SCALE = "loss_scale"
 FIRST_LOSS_SCALE, LARGEST_LOSS_SCALE = 2.0 ** 15, 2.0 ** 30
 LOSS_SCALE_GROWS_AFTER = 2000  # updates in a row that were made
 
@@ -51,6 +52,11 @@ def learning_rate_at(step, schedule):
         return falling
     rising = schedule.learning_rate * step / schedule.num_warmup_steps
     return tf.where(step < schedule.num_warmup_steps, rising, falling)
+
+
+def is_of_optimizer(name):
+    """Whether the variable of that name is the optimizer's own: a moment, or of the loss scale."""
+    return name.rsplit("/", 1)[-1] in SLOTS or name.startswith(LOSS_SCALE + "/")
 
 
 def slot_names(variable_name):
@@ -106,8 +112,9 @@ def _loss_scale():
       (scale, float32 scalar; updates made since it changed, int32 scalar).
     """
     def variable(name, initial, dtype):
-        return tf.get_variable("loss_scale/" + name, [], dtype, tf.constant_initializer(initial), trainable=False,
-                               aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+        return tf.get_variable(
+            "%s/%s" % (LOSS_SCALE, name), [], dtype, tf.constant_initializer(initial), trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
     with root_variable_scope():
         return variable("value", FIRST_LOSS_SCALE, tf.float32), variable("updates", 0, tf.int32)

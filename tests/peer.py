@@ -41,6 +41,13 @@ def google_modeling():
     return _load("modeling")
 
 
+def google_pretraining():
+    """Google's `run_pretraining` module, over their `modeling` and `optimization`."""
+    script = _load("run_pretraining")
+    script.modeling, script.optimization = google_modeling(), _load("optimization")  # it has imported ours
+    return script
+
+
 def google_command(name, *arguments):
     """(command line, folder, environment) of one of Google's scripts, its own `bert` package before ours."""
     folder = os.path.dirname(os.path.dirname(_path("__init__")))
