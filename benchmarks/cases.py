@@ -108,6 +108,11 @@ def _student(setting):
             "--student_config_file=configs/student.json"]
 
 
+def _distilled(setting):
+    return ["--task=classification", "--data_dir=" + setting.data_dir, "--teacher_checkpoint=" + setting.teacher,
+            "--student_config_file=configs/student.json", "--unlabeled_file=" + setting.unlabeled_file]
+
+
 def _padding(setting):
     """Training with texts of similar length together, against the same texts padded to L."""
     races = []
@@ -124,14 +129,12 @@ def _padding(setting):
 
 def _distillation(setting):
     """Distillation with the paper's student, against the loop that every toolkit ships."""
-    flags = ["--task=classification", "--data_dir=" + setting.data_dir, "--teacher_checkpoint=" + setting.teacher,
-             "--student_config_file=configs/student.json"]
-    mixed = flags + ["--unlabeled_file=" + setting.unlabeled_file]
+    flags = _distilled(setting)
     contenders = [Contender("PyTorch, eager, fixed L", setting.pythons["torch"], TORCH, "distillation_loop",
                             {"batch": 32, "length": 128, "units": 100})]
-    contenders += _runs(setting, "ours, padded to 128", "run_distill.py", mixed, pad_to=128)[:1]
-    contenders += _runs(setting, "ours", "run_distill.py", mixed)
-    contenders += _runs(setting, "ours, cached teacher", "run_distill.py", mixed + ["--teacher_cache=" + setting.cache])
+    contenders += _runs(setting, "ours, padded to 128", "run_distill.py", flags, pad_to=128)[:1]
+    contenders += _runs(setting, "ours", "run_distill.py", flags)
+    contenders += _runs(setting, "ours, cached teacher", "run_distill.py", flags + ["--teacher_cache=" + setting.cache])
     return [Race("teacher 6 x 768, batch 32", (32, "texts"), _present(contenders))]
 
 
@@ -140,8 +143,7 @@ def _input(setting):
     races = []
     for script, flags in (
             ("run_classifier.py", _student(setting)),
-            ("run_pretraining.py", ["--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
-                                    "--student_config_file=configs/student.json"])):
+            ("run_distill.py", _distilled(setting) + ["--teacher_cache=" + setting.cache])):
         contenders = [contender for title, repeat in (("one batch again and again", True), ("records", False))
                       for contender in _runs(setting, title, script, flags, repeat=repeat, pad_to=128)[:1]]
         races.append(Race(script, (32, "texts"), _present(contenders)))
