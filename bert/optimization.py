@@ -218,11 +218,12 @@ def _beta_powers(step, schedule):
 
 
 def _adam(variable, gradient, m, v, rate, decay, powers):
-    """w -= rate * (c m / (sqrt(v) + eps) + decay * w), c = sqrt(1 - beta_2^t) / (1 - beta_1^t).
+    """w = (1 - rate * decay) w - rate * c m / (sqrt(v) + eps), c = sqrt(1 - beta_2^t) / (1 - beta_1^t).
 
     `powers` are beta_1^t and beta_2^t, or zeros for c = 1.
     """
-    decayed = variable.assign_sub(rate * decay * variable) if decay else variable.read_value()
+    # A product that becomes the variable's memory; subtracting would read and write it once more.
+    decayed = variable.assign(variable * (1.0 - rate * decay)) if decay else variable.read_value()
     with tf.control_dependencies([decayed]):
         return tf.raw_ops.ResourceApplyAdam(
             var=variable.handle, m=m.handle, v=v.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
