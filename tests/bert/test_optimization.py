@@ -318,11 +318,19 @@ def test_no_variable_changes_before_the_forward_pass_has_read_them_all(num_parts
         loss = tf.add_n([tf.reduce_sum(tf.square(read)) for read in reads])
         train_op, _ = optimization.create_train_op(
             loss, Schedule(0.1, 8, num_parts=num_parts, clip_norm=clip_norm), variables)
-        writers = [op for op in ancestors(train_op)
-                   if op.type in ("AssignVariableOp", "ResourceApplyAdam")]
+        writers = [op for op in ancestors(train_op) if op.type in ("AssignVariableOp", "ResourceApplyAdam")
+                   and handle_of(op).name in [variable.handle.name for variable in variables]]
         assert len(writers) == 2 * len(variables)
         for writer in writers:
             assert {read.op for read in reads} <= ancestors(writer)
+
+
+def handle_of(writer):
+    """The variable that an op writes to, also from within a condition."""
+    tensor = writer.inputs[0]
+    while tensor.op.type == "Switch":
+        tensor = tensor.op.inputs[0]
+    return tensor
 
 
 def ancestors(op):
