@@ -2,57 +2,22 @@
 
 import collections
 import os
-import subprocess
-import sys
 
+from benchmarks import material
 from benchmarks.turns import CHECKOUT, Contender
 
-# title, text: for the page; races: function of Setting -> list of Race; needs_text: whether they need the setting's
+# title, text: for the page; races: function of material.Setting -> list of Race; needs_text: whether they need its
 # texts; repetitions: factor of those in a turn; statistic: what is compared, as of `turns.summary`: the mean where one
 # repetition is not like the other.
 Case = collections.namedtuple("Case", "title text races needs_text repetitions statistic",
                               defaults=(False, 1, "median"))
 
-# work: of a repetition, (amount, unit); contenders: list of Contender, the first is what the others are compared with.
-Race = collections.namedtuple("Race", "title work contenders")
-
-# pythons: see `find_pythons`; data_dir, unlabeled_file, vocab_file: absolute paths, "" where they are not given;
-# teacher: run folder of a classifier, 6 layers of 768, on data_dir; cache: of its outputs; records: of unlabeled_file.
-Setting = collections.namedtuple("Setting", "pythons data_dir unlabeled_file vocab_file teacher cache records")
+# work: of a repetition, (amount, unit); contenders: list of Contender, the first is what the others are compared with;
+# sizes: of what grows from one to the next, () where nothing does.
+Race = collections.namedtuple("Race", "title work contenders sizes", defaults=((),))
 
 TENSORFLOW, TORCH = "benchmarks.tensorflow_contenders", "benchmarks.torch_contenders"
-COMMAND = "benchmarks.command_contenders"
-TENSORFLOWS = ("tensorflow 1.15", "tensorflow 2.15")
-
-
-def find_pythons(other, peers):
-    """dict of what it has -> path of an interpreter, None where there is none.
-
-    Args:
-      other: path of one with another TensorFlow than this.
-      peers: path of one with PyTorch.
-    """
-    found = dict.fromkeys((*TENSORFLOWS, "torch"))
-    for path in (sys.executable, _absolute(other)):
-        version = _version(path, "tensorflow")
-        if version:
-            found["tensorflow " + ".".join(version.split(".")[:2])] = path
-    if _version(_absolute(peers), "torch"):
-        found["torch"] = _absolute(peers)
-    return found
-
-
-def _absolute(path):
-    return os.path.join(CHECKOUT, path)
-
-
-def _version(python, package):
-    """The version of an installed package; "" without it."""
-    code = "import pkg_resources; print(pkg_resources.get_distribution(%r).version)" % package
-    if not os.path.exists(python):
-        return ""
-    return subprocess.run([python, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          universal_newlines=True, check=False).stdout.strip()
+COMMAND, PROCESS = "benchmarks.command_contenders", "benchmarks.process_contenders"
 
 
 def _present(contenders):
@@ -66,7 +31,7 @@ def _matrix_products(setting):
     for rows, depth, columns in ((4096, 200, 800), (4096, 400, 800), (4096, 768, 3072)):
         arguments = {"rows": rows, "depth": depth, "columns": columns}
         contenders = [Contender("PyTorch (oneDNN)", pythons["torch"], TORCH, "matrix_product", arguments)] + [
-            Contender(kind, pythons[kind], TENSORFLOW, "matrix_product", arguments) for kind in TENSORFLOWS]
+            Contender(kind, pythons[kind], TENSORFLOW, "matrix_product", arguments) for kind in material.TENSORFLOWS]
         races.append(Race("[%d x %d] times [%d x %d]" % (rows, depth, depth, columns),
                           (2e-9 * rows * depth * columns, "GFLOP"), _present(contenders)))
     return races
@@ -82,7 +47,7 @@ def _lstm_stacks(sizes, train):
                 contenders = [Contender("PyTorch nn.LSTM", pythons["torch"], TORCH, "lstm_stack", arguments)] + [
                     Contender("%s, %s" % (kernel, kind), pythons[kind], TENSORFLOW, "lstm_stack",
                               dict(arguments, kernel=kernel))
-                    for kind in reversed(TENSORFLOWS) for kernel in ("native", "block")]
+                    for kind in reversed(material.TENSORFLOWS) for kernel in ("native", "block")]
                 found.append(Race(
                     "batch %d, L %d, %d units a direction" % (batch, length, units),
                     (_lstm_gflop(units, batch, length) * (3 if train else 1), "GFLOP"), _present(contenders)))
@@ -100,7 +65,7 @@ def _lstm_gflop(units, batch, length, features=200, layers=3):
 def _runs(setting, title, script, flags, **arguments):
     """A command as a contender, for each TensorFlow."""
     return [Contender("%s, %s" % (title, kind), setting.pythons[kind], COMMAND, script, dict(arguments, flags=flags))
-            for kind in reversed(TENSORFLOWS)]
+            for kind in reversed(material.TENSORFLOWS)]
 
 
 def _student(setting):
@@ -170,6 +135,43 @@ def _pretraining(setting):
     return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))]
 
 
+def _growth(setting):
+    """Time and memory of commands against what may grow."""
+    small = ["--data_dir=" + setting.data_dir, "--vocab_file=" + setting.vocab_file,
+             "--bert_config_file=" + os.path.join(CHECKOUT, "benchmarks", "small_bert.json")]
+    lengths, batches = (64, 128, 256, 512), (16, 32, 64, 128)
+
+    def race(title, sizes, flags, pad_to=lambda size: 128):
+        contenders = [_runs(setting, str(size), "run_classifier.py", flags(size), pad_to=pad_to(size))[0]
+                      for size in sizes]
+        return Race(title, (1, "updates"), _present(contenders), sizes)
+
+    def of_length(flags):
+        return lambda size: flags + ["--max_seq_length=%d" % size]
+
+    texts = [Contender("%d" % kilobytes, setting.pythons["tensorflow 2.15"], PROCESS, "process", {
+        "arguments": ["-m", "bert.create_pretraining_data", "--vocab_file=" + setting.vocab_file,
+                      "--input_file=" + material.repeated(setting.unlabeled_file, kilobytes)],
+        "output_flag": "--output_file"}) for kilobytes in (1000, 4000, 16000)]
+    return [race("student, tokens a text (L)", lengths, of_length(_student(setting)), lambda size: size),
+            race("BERT of 2 x 128, tokens a text (L)", lengths, of_length(small), lambda size: size),
+            race("student, texts an update", batches,
+                 lambda size: _student(setting) + ["--train_batch_size=%d" % size]),
+            race("student, tokens of the vocabulary", material.VOCABULARIES, lambda size: [
+                "--data_dir=" + setting.data_dir, "--vocab_file=" + material.vocabulary(setting.vocab_file, size),
+                "--student_config_file=" + material.student(size)]),
+            Race("create_pretraining_data, KB of text", (1, "runs"), _present(texts), (1000, 4000, 16000))]
+
+
+def _start(setting):
+    """Whole processes that only tell what they are for."""
+    return [Race("--help of", (1, "runs"), _present([
+        Contender("%s, %s" % (words[-1], kind), setting.pythons[kind], PROCESS, "process", {
+            "arguments": [*words, "--help"]}) for kind in reversed(material.TENSORFLOWS) for words in (
+                ["run_classifier.py"], ["run_distill.py"], ["run_pretraining.py"],
+                ["-m", "bert.create_pretraining_data"], ["-m", "experiments.tables"], ["-m", "serving.predictor"])]))]
+
+
 CASES = collections.OrderedDict([
     ("matrix_product", Case(
         "Matrix products", "What the machine gives, and what TensorFlow gets of it: float32, two threads.",
@@ -196,4 +198,9 @@ CASES = collections.OrderedDict([
         "updates are alike.", _input, True, 20)),
     ("replicas", Case(
         "Replicas", "MirroredStrategy on two logical CPUs of one machine against one process with the same batch: what "
-        "replication itself costs.", _replicas, True, 10, "mean"))])
+        "replication itself costs.", _replicas, True, 10, "mean")),
+    ("growth", Case(
+        "Growth", "Time and memory of one more update (or run) as one size grows. The exponents are fitted: 1 is in "
+        "proportion, and what does not grow with it (TensorFlow itself, the optimizer) makes them smaller.", _growth,
+        True)),
+    ("start", Case("Start", "Seconds until a command has told its --help, TensorFlow left alone.", _start))])

@@ -1,20 +1,28 @@
 """What the cases that train need: interpreters, a teacher, its cache, records; made once, in build/benchmarks."""
 
+import collections
 import os
 import shutil
 import subprocess
 import sys
 
-from benchmarks import cases
 from benchmarks.turns import CHECKOUT
+from training import files
 from training import run_folder
 from training.command import UserError
 
+# pythons: see `find_pythons`; data_dir, unlabeled_file, vocab_file: absolute paths, "" where they are not given;
+# teacher: run folder of a classifier, 6 layers of 768, on data_dir; cache: of its outputs; records: of unlabeled_file.
+Setting = collections.namedtuple("Setting", "pythons data_dir unlabeled_file vocab_file teacher cache records")
+
+TENSORFLOWS = ("tensorflow 1.15", "tensorflow 2.15")
+
 FOLDER = os.path.join(CHECKOUT, "build", "benchmarks")
+VOCABULARIES = (5000, 10000, 20000, 40000)
 
 
 def prepare(values, wanted):
-    """The `cases.Setting` of the flags.
+    """The Setting of the flags.
 
     Args:
       values: flags of `benchmarks.run`.
@@ -23,10 +31,10 @@ def prepare(values, wanted):
     Raises:
       UserError: some of the texts are given and some not.
     """
-    pythons = cases.find_pythons(values.other_python, values.peers_python)
+    pythons = find_pythons(values.other_python, values.peers_python)
     given = [values.data_dir, values.unlabeled_file, values.vocab_file]
     if not any(given) or not any(case.needs_text for case in wanted):
-        return cases.Setting(pythons, "", "", "", "", "", "")
+        return Setting(pythons, "", "", "", "", "", "")
     if not all(given):
         raise UserError("--data_dir, --unlabeled_file, --vocab_file: all three are needed, or none")
     data_dir, unlabeled_file, vocab_file = map(os.path.abspath, given)
@@ -43,7 +51,62 @@ def prepare(values, wanted):
     if not os.path.exists(records):
         _run("-m", "bert.create_pretraining_data", "--input_file=" + unlabeled_file, "--vocab_file=" + vocab_file,
              "--dupe_factor=1", "--max_seq_length=128", "--output_file=" + records)
-    return cases.Setting(pythons, data_dir, unlabeled_file, vocab_file, teacher, cache, records)
+    return Setting(pythons, data_dir, unlabeled_file, vocab_file, teacher, cache, records)
+
+
+def find_pythons(other, peers):
+    """dict of what it has -> path of an interpreter, None where there is none.
+
+    Args:
+      other: path of one with another TensorFlow than this.
+      peers: path of one with PyTorch.
+    """
+    found = dict.fromkeys((*TENSORFLOWS, "torch"))
+    for path in (sys.executable, _absolute(other)):
+        version = _version(path, "tensorflow")
+        if version:
+            found["tensorflow " + ".".join(version.split(".")[:2])] = path
+    if _version(_absolute(peers), "torch"):
+        found["torch"] = _absolute(peers)
+    return found
+
+
+def _absolute(path):
+    return os.path.join(CHECKOUT, path)
+
+
+def _version(python, package):
+    """The version of an installed package; "" without it."""
+    code = "import pkg_resources; print(pkg_resources.get_distribution(%r).version)" % package
+    if not os.path.exists(python):
+        return ""
+    return subprocess.run([python, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          universal_newlines=True, check=False).stdout.strip()
+
+
+def vocabulary(path, size):
+    """A vocabulary of so many tokens: the first of a file, or all and some that no text has; returns its path."""
+    target = os.path.join(FOLDER, "vocab_%d.txt" % size)
+    tokens = files.read_lines(path)
+    files.write_text(target, "\n".join((tokens + ["[more%d]" % number for number in range(size)])[:size]) + "\n")
+    return target
+
+
+def student(vocab_size):
+    """The JSON of the paper's student with a vocabulary of that size; returns its path."""
+    target = os.path.join(FOLDER, "student_%d.json" % vocab_size)
+    files.write_json(target, dict(files.read_json(os.path.join(CHECKOUT, "configs", "student.json")),
+                                  vocab_size=vocab_size))
+    return target
+
+
+def repeated(path, kilobytes):
+    """A text again and again up to that size; returns its path."""
+    target = os.path.join(FOLDER, "text_%d.txt" % kilobytes)
+    text = files.read_bytes(path)
+    whole = text * (kilobytes * 1000 // len(text) + 1)
+    files.write_bytes(target, whole[:kilobytes * 1000].decode("utf-8", "ignore").encode("utf-8"))
+    return target
 
 
 def _run(*arguments):

@@ -1,4 +1,10 @@
-"""docs/performance.md, from the files of benchmarks/results."""
+"""docs/performance.md and its plots, from the files of benchmarks/results."""
+
+import os
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks import turns
 from training import files
@@ -12,23 +18,28 @@ their texts differ), quartiles in brackets. The first line is what the others ar
 
 
 def write(path, cases, results):
-    """Writes the page.
+    """Writes the page, and a plot of each case into a folder of its name beside it.
 
     Args:
       path: its file.
       cases: dict of name -> Case.
       results: dict of name -> what `benchmarks.run` found.
     """
+    folder = os.path.splitext(path)[0]
+    os.makedirs(folder, exist_ok=True)
+    for name, result in results.items():
+        plot(result["races"], cases[name].statistic, os.path.join(folder, name + ".svg"))
     files.write_text(path, "\n".join([HEAD] + [
-        section(cases[name], result, name) for name, result in results.items()]))
+        section(cases[name], result, name, os.path.basename(folder)) for name, result in results.items()]))
 
 
-def section(case, result, name):
-    """The part of one case, Markdown."""
+def section(case, result, name, folder):
+    """The part of one case, Markdown; folder: of the plots, beside the page."""
     machine = result["machine"]
     lines = ["## %s" % case.title, "", case.text, ""]
     for race in result["races"]:
         lines += table(race, case.statistic)
+    lines += ["![%s](%s/%s.svg)" % (case.title, folder, name), ""]
     absent = "; absent: " + ", ".join(result["absent"]) if result["absent"] else ""
     lines.append("`python -m benchmarks.run --only=%s --rounds=%d --repetitions=%d`, %s, commit %s, on %d cores of "
                  "%s%s." % (name, result["rounds"], result["repetitions"], result["date"], machine["commit"],
@@ -39,13 +50,43 @@ def section(case, result, name):
 def table(race, statistic="median"):
     """Lines of a race's table; statistic: as of a Case."""
     amount, unit = race["work"]
-    first = turns.summary(race["contenders"][0]["seconds"])[statistic]
-    lines = ["| %s | ms | ratio | %s/s |" % (race["title"], unit), "|---|---|---|---|"]
-    for contender in race["contenders"]:
-        found = turns.summary(contender["seconds"])
+    sizes = race.get("sizes")
+    times = [turns.summary(contender["seconds"]) for contender in race["contenders"]]
+    lines = ["| %s | ms | ratio | %s |" % (race["title"], "MB" if sizes else unit + "/s"), "|---|---|---|---|"]
+    for contender, found in zip(race["contenders"], times):
+        last = contender["megabytes"] if sizes else amount / found[statistic]
         lines.append("| %s | %.2f [%.2f, %.2f] | %.2f | %.0f |" % (
             contender["title"], *(1e3 * found[key] for key in (statistic, "low", "high")),
-            found[statistic] / first, amount / found[statistic]))
+            found[statistic] / times[0][statistic], last))
+    if sizes:
+        lines += ["", "Time grows with the power %.2f of it, memory with %.2f." % (
+            exponent(sizes, [found[statistic] for found in times]),
+            exponent(sizes, [contender["megabytes"] for contender in race["contenders"]]))]
     return lines + [""]
 
 
+def exponent(sizes, values):
+    """k of the values ~ sizes^k, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) + 0.0
+
+
+def plot(races, statistic, path):
+    """One row of axes a race: bars, or a line where something grows."""
+    figure = Figure(figsize=(8, 1.0 + sum(0.6 + 0.3 * len(race["contenders"]) for race in races)))
+    rows = figure.subplots(len(races), 1, squeeze=False, gridspec_kw={
+        "height_ratios": [2 + len(race["contenders"]) for race in races]})
+    for race, (axes,) in zip(races, rows):
+        values = [1e3 * turns.summary(contender["seconds"])[statistic] for contender in race["contenders"]]
+        if race.get("sizes"):
+            axes.loglog(race["sizes"], values, marker="o")
+            axes.set_ylabel("ms")
+        else:
+            titles = [contender["title"] for contender in race["contenders"]]
+            axes.barh(titles[::-1], values[::-1])
+            axes.set_xlabel("ms")
+        axes.set_title(race["title"], fontsize=9)
+    figure.tight_layout()
+    with files.whole_file(path) as temporary:
+        # Neither date nor random names: the same figures give the same file.
+        with matplotlib.rc_context({"svg.hashsalt": "0"}):
+            figure.savefig(temporary, format="svg", metadata={"Date": None})

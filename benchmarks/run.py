@@ -68,7 +68,7 @@ def measure(name, setting, rounds, repetitions):
         for result in found:
             print("   %-36s %9.2f ms" % (
                 result["title"], 1e3 * turns.summary(result["seconds"])[case.statistic]), flush=True)
-        races.append({"title": race.title, "work": race.work, "contenders": found})
+        races.append({"title": race.title, "work": race.work, "sizes": race.sizes, "contenders": found})
     files.write_json(_path(name), {
         "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": rounds, "repetitions": repetitions,
         "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": races})

@@ -8,6 +8,7 @@ contenders run where TensorFlow is not.
 import collections
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import time
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAUSE = 0.3  # seconds, in which the threads of the one before stop spinning
 WARM_UP = 3  # repetitions that are not counted
+MEMORY = "memory\n"  # what a contender is asked for in place of repetitions
 
 # title: for people; python: path of the interpreter; module: of contenders; name: of a function in it; arguments: dict.
 Contender = collections.namedtuple("Contender", "title python module name arguments")
@@ -33,7 +35,13 @@ def serve(makers):
         work()
     print(json.dumps(dict(about, python=sys.version.split()[0])), flush=True)
     for line in sys.stdin:
-        print(json.dumps([_seconds(work) for _ in range(int(line))]), flush=True)
+        found = peak_megabytes() if line == MEMORY else [_seconds(work) for _ in range(int(line))]
+        print(json.dumps(found), flush=True)
+
+
+def peak_megabytes():
+    """Of this process's memory, or of the largest it has started."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
 
 
 def _seconds(work):
@@ -51,7 +59,7 @@ def race(contenders, rounds=5, repetitions=3):
       repetitions: of the work in a turn.
 
     Returns:
-      list of dict: "title", "about", "seconds" (list, of every repetition).
+      list of dict: "title", "about", "seconds" (list, of every repetition), "megabytes" (at most).
 
     Raises:
       RuntimeError: one has failed; what it said stands above.
@@ -63,9 +71,9 @@ def race(contenders, rounds=5, repetitions=3):
         for _ in range(rounds):
             for result, process, contender in zip(found, running, contenders):
                 time.sleep(PAUSE)
-                process.stdin.write("%d\n" % repetitions)
-                process.stdin.flush()
-                result["seconds"] += _answer(process, contender)
+                result["seconds"] += _ask(process, contender, "%d\n" % repetitions)
+        for result, process, contender in zip(found, running, contenders):
+            result["megabytes"] = round(_ask(process, contender, MEMORY))
     finally:
         for process in running:
             process.kill()
@@ -78,6 +86,12 @@ def _start(contender):
         [contender.python, "-m", contender.module, contender.name, json.dumps(contender.arguments)], cwd=CHECKOUT,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
         env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", PYTHONWARNINGS="ignore"))
+
+
+def _ask(process, contender, question):
+    process.stdin.write(question)
+    process.stdin.flush()
+    return _answer(process, contender)
 
 
 def _answer(process, contender):
