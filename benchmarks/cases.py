@@ -2,6 +2,7 @@
 
 import collections
 import os
+import sys
 
 from benchmarks import material
 from benchmarks.turns import CHECKOUT, Contender
@@ -63,9 +64,10 @@ def _lstm_gflop(units, batch, length, features=200, layers=3):
 
 
 def _runs(setting, title, script, flags, **arguments):
-    """A command as a contender, for each TensorFlow."""
-    return [Contender("%s, %s" % (title, kind), setting.pythons[kind], COMMAND, script, dict(arguments, flags=flags))
-            for kind in reversed(material.TENSORFLOWS)]
+    """A command as a contender, for each TensorFlow that is there, the newest first."""
+    return _present([
+        Contender("%s, %s" % (title, kind), setting.pythons[kind], COMMAND, script, dict(arguments, flags=flags))
+        for kind in reversed(material.TENSORFLOWS)])
 
 
 def _student(setting):
@@ -144,12 +146,12 @@ def _growth(setting):
     def race(title, sizes, flags, pad_to=lambda size: 128):
         contenders = [_runs(setting, str(size), "run_classifier.py", flags(size), pad_to=pad_to(size))[0]
                       for size in sizes]
-        return Race(title, (1, "updates"), _present(contenders), sizes)
+        return Race(title, (1, "updates"), contenders, sizes)
 
     def of_length(flags):
         return lambda size: flags + ["--max_seq_length=%d" % size]
 
-    texts = [Contender("%d" % kilobytes, setting.pythons["tensorflow 2.15"], PROCESS, "process", {
+    texts = [Contender("%d" % kilobytes, sys.executable, PROCESS, "process", {
         "arguments": ["-m", "bert.create_pretraining_data", "--vocab_file=" + setting.vocab_file,
                       "--input_file=" + material.repeated(setting.unlabeled_file, kilobytes)],
         "output_flag": "--output_file"}) for kilobytes in (1000, 4000, 16000)]
@@ -160,7 +162,7 @@ def _growth(setting):
             race("student, tokens of the vocabulary", material.VOCABULARIES, lambda size: [
                 "--data_dir=" + setting.data_dir, "--vocab_file=" + material.vocabulary(setting.vocab_file, size),
                 "--student_config_file=" + material.student(size)]),
-            Race("create_pretraining_data, KB of text", (1, "runs"), _present(texts), (1000, 4000, 16000))]
+            Race("create_pretraining_data, KB of text", (1, "runs"), texts, (1000, 4000, 16000))]
 
 
 def _start(setting):
