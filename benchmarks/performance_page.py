@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks import scaling
 from benchmarks import turns
 from training import files
 
@@ -30,7 +31,8 @@ def write(path, cases, results):
     for name, result in results.items():
         plot(result["races"], cases[name].statistic, os.path.join(folder, name + ".svg"))
     files.write_text(path, "\n".join([HEAD] + [
-        section(cases[name], result, name, os.path.basename(folder)) for name, result in results.items()]))
+        section(cases[name], result, name, os.path.basename(folder)) for name, result in results.items()]
+        + [scaling.section(results)]))
 
 
 def section(case, result, name, folder):
@@ -41,8 +43,9 @@ def section(case, result, name, folder):
         lines += table(race, case.statistic)
     lines += ["![%s](%s/%s.svg)" % (case.title, folder, name), ""]
     absent = "; absent: " + ", ".join(result["absent"]) if result["absent"] else ""
-    lines.append("`python -m benchmarks.run --only=%s --rounds=%d --repetitions=%d`, %s, commit %s, on %d cores of "
-                 "%s%s." % (name, result["rounds"], result["repetitions"], result["date"], machine["commit"],
+    texts = "".join(" --%s=%s" % item for item in result["texts"].items())
+    lines.append("`python -m benchmarks.run --only=%s --rounds=%d --repetitions=%d%s`, %s, commit %s, on %d cores of "
+                 "%s%s." % (name, result["rounds"], result["repetitions"], texts, result["date"], machine["commit"],
                             machine["cores"], machine["cpu"], absent))
     return "\n".join(lines + [""])
 

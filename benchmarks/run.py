@@ -71,7 +71,9 @@ def measure(name, setting, rounds, repetitions):
         races.append({"title": race.title, "work": race.work, "sizes": race.sizes, "contenders": found})
     files.write_json(_path(name), {
         "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": rounds, "repetitions": repetitions,
-        "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": races})
+        "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": races,
+        "texts": {flag: os.path.basename(getattr(setting, flag)) for flag in (
+            "data_dir", "unlabeled_file", "vocab_file") if case.needs_text}})
 
 
 def machine():

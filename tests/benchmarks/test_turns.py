@@ -91,10 +91,11 @@ def test_a_page_has_every_case_that_was_measured_with_its_plot(tmp_path):
     race = {"title": "things", "work": [3.0, "GFLOP"], "sizes": [], "contenders": [
         {"title": "one", "seconds": [0.1, 0.2, 0.3], "megabytes": 9}]}
     result = {"machine": {"cpu": "a CPU", "cores": 2, "commit": "abc"}, "races": [race], "rounds": 3, "repetitions": 1,
-              "absent": ["torch"], "date": "2000-01-01"}
+              "absent": ["torch"], "date": "2000-01-01", "texts": {"data_dir": "reviews"}}
     page = tmp_path / "docs" / "performance.md"
     performance_page.write(str(page), cases.CASES, {"matrix_product": result})
     text = page.read_text()
     assert "## Matrix products" in text and "## Padding" not in text and "absent: torch" in text
+    assert "--repetitions=1 --data_dir=reviews`" in text
     assert (page.parent / "performance" / "matrix_product.svg").read_text().count("<svg") == 1
     assert "](performance/matrix_product.svg)" in text

@@ -57,6 +57,29 @@ def test_gradients_of_each_term_of_another_method_reach_the_student_and_not_the_
         assert np.all(np.isfinite(gradient)) and np.abs(gradient).max() > 1e-5, name
 
 
+def computed_of_teacher(teacher, weights, layer_map):
+    """Names of the teacher's operations that one update runs."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.train.get_or_create_global_step()
+        asked = Distillation(STUDENTS["bilstm"], teacher, batches.TASKS["classification"], layer_map, weights)
+        train_op = distillation_model_fn(asked, Schedule(1e-2, 10))(batches.features(batches.texts())).train_op
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        traced = tf.RunMetadata()
+        session.run(train_op, options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), run_metadata=traced)
+    return {node.node_name for device in traced.step_stats.dev_stats for node in device.node_stats
+            if node.node_name.startswith("teacher/")}
+
+
+@pytest.mark.parametrize("weights, layer_map, computed, left_out", [
+    ({"hidden_1": 1.0}, [(1, 1)], "layer_0", ("layer_1", "pooler")),
+    ({"hidden_1": 1.0, "prediction": 1.0}, [(1, 1)], "pooler", ()),
+    ({"embedding": 1.0}, [(1, 1)], "embeddings", ("layer_0", "layer_1", "pooler"))])
+def test_of_the_teacher_nothing_is_computed_that_no_term_reads(weights, layer_map, computed, left_out, saved_teacher):
+    found = computed_of_teacher(saved_teacher("bert", "classification")[0], weights, layer_map)
+    assert any("/%s/" % computed in name for name in found)
+    assert not [name for name in found for part in left_out if "/%s/" % part in name and "Read" not in name]
+
+
 class Watch(tf.train.SessionRunHook):
     """Keeps the teacher's variables as they are when training begins and ends."""
 
