@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import material
 from benchmarks.turns import CHECKOUT, Contender
+from training import files
 
 # title, text: for the page; races: function of material.Setting -> list of Race; needs_text: whether they need its
 # texts; repetitions: factor of those in a turn; statistic: what is compared, as of `turns.summary`: the mean where one
@@ -125,6 +126,23 @@ def _replicas(setting):
     return [Race("student, labelled texts", (32, "texts"), _present(contenders))]
 
 
+def _inference(setting):
+    """The paper's teacher and student, and a student with 200 units a direction, ids to one vector a text."""
+    teacher, student = [files.read_json(os.path.join(CHECKOUT, "configs", name + ".json")) for name in (
+        "teacher", "student")]
+    races = []
+    for batch, length in ((1, 32), (1, 64), (1, 128), (32, 128)):
+        arguments = {"batch": batch, "length": length}
+        contenders = [Contender("teacher, 6 x 768, %s" % kind, setting.pythons[kind], TENSORFLOW, "encoder",
+                                dict(arguments, config=teacher)) for kind in reversed(material.TENSORFLOWS)]
+        contenders += [
+            Contender("student, %d wide, %s, %s" % (width, kernel, kind), setting.pythons[kind], TENSORFLOW, "encoder",
+                      dict(arguments, config=dict(student, hidden_size=width), kernel=kernel))
+            for width in (200, 400) for kernel in ("block", "native") for kind in reversed(material.TENSORFLOWS)]
+        races.append(Race("batch %d, L %d" % (batch, length), (batch, "texts"), _present(contenders)))
+    return races
+
+
 def _pretraining(setting):
     """One step of masked LM against Google's graph."""
     arguments = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
@@ -184,6 +202,9 @@ CASES = collections.OrderedDict([
     ("lstm_inference", Case(
         "The BiLSTM, forward", "The same three layers. `native` serves training and this project's own processes; what "
         "is exported is computed by `block`.", _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False))),
+    ("inference", Case(
+        "Teacher and student, ids to one vector a text", "Forward alone, in a session that is kept. An export is "
+        "computed by `block`.", _inference, False, 7)),
     ("pretraining", Case(
         "Masked LM, one training step", "Forward, gradients and optimizer, dropout on; the graph of the package "
         "bert-tensorflow has a next-sentence head, a product with one-hot vectors for the segments, and positions "

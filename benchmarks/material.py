@@ -77,7 +77,8 @@ def _absolute(path):
 
 def _version(python, package):
     """The version of an installed package; "" without it."""
-    code = "import pkg_resources; print(pkg_resources.get_distribution(%r).version)" % package
+    code = ("try:\n from importlib.metadata import version\nexcept ImportError:\n from pkg_resources import "
+            "get_distribution\n version = lambda name: get_distribution(name).version\nprint(version(%r))" % package)
     if not os.path.exists(python):
         return ""
     return subprocess.run([python, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

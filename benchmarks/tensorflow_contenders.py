@@ -9,6 +9,7 @@ from bert import records
 from bert.modeling import BertConfig
 from bert.optimization import Schedule
 from student import lstm
+from tasks.encoders import KINDS, build_encoder
 from tasks.masked_lm import MaskedLm
 from tasks.model_fn import task_model_fn
 from tests import peer
@@ -64,6 +65,23 @@ def lstm_stack(kernel, units, batch, length, features=200, layers=3, train=True)
     return _repeated(tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])), _about()
 
 
+def encoder(config, batch, length, kernel="auto"):
+    """An encoder's vector of each text, ids in, every text full.
+
+    Args:
+      config: dict, a model's JSON.
+      batch, length: sizes.
+      kernel: as of `student.lstm.lstm`.
+    """
+    features = {"input_ids": tf.placeholder(tf.int32, [None, None])}
+    features.update(input_mask=tf.ones_like(features["input_ids"]), segment_ids=tf.zeros_like(features["input_ids"]))
+    config, kind = dict(config), config["model_type"]
+    with lstm.using(kernel):
+        pooled = build_encoder(KINDS[kind][0](**config), False, features).get_pooled_output()
+    ids = np.random.RandomState(0).randint(1, config["vocab_size"], [batch, length])
+    return _repeated(pooled, {features["input_ids"]: ids}), _about()
+
+
 def pretraining_step(batch, length, predictions, layers, width, google=False):
     """One update of masked LM, every text full, dropout on; google: the graph of the package bert-tensorflow."""
     random, vocabulary = np.random.RandomState(0), 21128
@@ -100,4 +118,5 @@ def _google_update(features, sizes):
 
 if __name__ == "__main__":
     turns.serve({"matrix_product": matrix_product, "lstm_stack": lstm_stack,
+                 "encoder": encoder,
                  "pretraining_step": pretraining_step})

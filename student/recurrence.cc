@@ -126,6 +126,22 @@ inline void MultiplyAny(int rows, int vectors, const float* const* inputs, const
   }
 }
 
+// The same of one row and two panels.
+inline void MultiplyPair(const float* input, const float* one, const float* other, int depth, Lanes (*acc)[kGates]) {
+  Lanes sums[2][kGates];
+  for (int b = 0; b < 2; ++b)
+    for (int gate = 0; gate < kGates; ++gate) sums[b][gate] = acc[b][gate];
+  for (int k = 0; k < depth; ++k) {
+    const Lanes factor = Fill(input[k]);
+    for (int gate = 0; gate < kGates; ++gate) {
+      sums[0][gate] += factor * Load(one + (k * kGates + gate) * kLanes);
+      sums[1][gate] += factor * Load(other + (k * kGates + gate) * kLanes);
+    }
+  }
+  for (int b = 0; b < 2; ++b)
+    for (int gate = 0; gate < kGates; ++gate) acc[b][gate] = sums[b][gate];
+}
+
 // The sequences that one thread runs, by falling length, and where the token of each step stands.
 class Part {
  public:
@@ -196,16 +212,15 @@ struct Forward {
 
   // [block of units][k][gate][lane]: one pass over a block gives all four gates of its units.
   void Pack() {
-    const int blocks = Blocks(units);
     zeros.assign(units, 0.0f);
-    panels.assign(static_cast<size_t>(blocks) * units * kGates * kLanes, 0.0f);
-    for (int block = 0; block < blocks; ++block)
-      for (int k = 0; k < units; ++k)
-        for (int gate = 0; gate < kGates; ++gate)
-          std::memcpy(&panels[((static_cast<size_t>(block) * units + k) * kGates + gate) * kLanes],
-                      kernel + (static_cast<size_t>(k) * kGates + gate) * units + block * kLanes,
-                      std::min(kLanes, units - block * kLanes) * sizeof(float));
+    panels.resize(static_cast<size_t>(Blocks(units)) * units * kGates * kLanes);
+    float* to = panels.data();
+    for (int unit = 0; unit < units; unit += kLanes)
+      for (int row = 0; row < units * kGates; ++row, to += kLanes)
+        Store(to, LoadSome(kernel + static_cast<size_t>(row) * units + unit, std::min(kLanes, units - unit)));
   }
+
+  const float* Panel(int block) const { return &panels[static_cast<size_t>(block) * units * kGates * kLanes]; }
 
   void Run(const Part& part) const {
     for (int step = 0; step < part.Longest(); ++step)
@@ -220,19 +235,31 @@ struct Forward {
       before[r] = step ? part.Token(first + r, step - 1) : -1;
       state[r] = step ? hidden + before[r] * units : zeros.data();
     }
-    for (int block = 0; block < Blocks(units); ++block) {
-      const int unit = block * kLanes, count = std::min(kLanes, units - unit);
+    int block = 0;
+    for (; rows == 1 && block + 1 < Blocks(units); block += 2) {  // the sums of one block would wait for each other
+      Lanes acc[2][kGates];
+      for (int b = 0; b < 2; ++b) Start(token[0], block + b, acc[b]);
+      if (step) MultiplyPair(state[0], Panel(block), Panel(block + 1), units, acc);
+      for (int b = 0; b < 2; ++b) Finish(acc[b], token[0], before[0], block + b);
+    }
+    for (; block < Blocks(units); ++block) {
       Lanes acc[kRows][kGates];
-      for (int r = 0; r < rows; ++r)
-        for (int gate = 0; gate < kGates; ++gate)
-          acc[r][gate] = LoadSome(gates + (token[r] * kGates + gate) * units + unit, count);
-      if (step) MultiplyRows<kGates>(rows, state, &panels[static_cast<size_t>(unit) * units * kGates], units, acc);
-      for (int r = 0; r < rows; ++r) Finish(acc[r], token[r], before[r], unit, count);
+      for (int r = 0; r < rows; ++r) Start(token[r], block, acc[r]);
+      if (step) MultiplyRows<kGates>(rows, state, Panel(block), units, acc);
+      for (int r = 0; r < rows; ++r) Finish(acc[r], token[r], before[r], block);
     }
   }
 
-  // From what goes into the gates of some units of one token to its state.
-  void Finish(const Lanes* acc, int64_t token, int64_t before, int unit, int count) const {
+  // What the input gives to the gates of a block of one token.
+  void Start(int64_t token, int block, Lanes* acc) const {
+    const int unit = block * kLanes;
+    for (int gate = 0; gate < kGates; ++gate)
+      acc[gate] = LoadSome(gates + (token * kGates + gate) * units + unit, std::min(kLanes, units - unit));
+  }
+
+  // From what goes into the gates of a block of one token to its state.
+  void Finish(const Lanes* acc, int64_t token, int64_t before, int block) const {
+    const int unit = block * kLanes, count = std::min(kLanes, units - unit);
     const Lanes in = Sigmoid(acc[0]), update = Tanh(acc[1]);
     const Lanes forget = Sigmoid(acc[2] + forget_bias), out = Sigmoid(acc[3]);
     Lanes cell = in * update;

@@ -83,9 +83,9 @@ def test_what_only_gpus_can_is_refused_on_a_cpu_and_leaves_no_folder(flag, pretr
 def test_profile_writes_a_chrome_trace_of_every_so_many_updates(pretrain):
     folder, result = pretrain("run", "--profile=2", "--num_train_steps=5", "--lstm_kernel=block")
     assert result.code == 0
-    traces = sorted(os.listdir(os.path.join(folder, "profile")))
+    traces = glob.glob(os.path.join(folder, "profile", "timeline-*.json"))
     assert len(traces) == 2
-    events = json.loads(read(folder, "profile", traces[0]))["traceEvents"]
+    events = json.loads(read(traces[0]))["traceEvents"]
     assert any(event["name"] == "BlockLSTM" and event["dur"] > 0 for event in events if event["ph"] == "X")
 
 

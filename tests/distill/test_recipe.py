@@ -25,8 +25,8 @@ FLAGS = dict(
     train_batch_size=8, eval_batch_size=8, learning_rate=1e-2, num_train_steps=None, num_train_epochs=1.0,
     num_warmup_steps=0, warmup_proportion=0.0, weight_decay_rate=0.1, clip_norm=1.0, gradient_accumulation_steps=1,
     bias_correction=False, replacing_base=0.5, save_checkpoints_steps=1, random_seed=3, log_steps=1,
-    do_train=True, select_by="accuracy", num_gpus=0, num_cpu_replicas=1, use_bf16=False, freeze_encoder=None,
-    perturbation=0.0,
+    do_train=True, select_by="accuracy", num_gpus=0, num_cpu_replicas=1, use_bf16=False, use_fp16=False, use_xla=False,
+    profile=0, freeze_encoder=None, perturbation=0.0,
     **{name + "_weight": 0.0 for name in ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarity",
                                           "contrast", "patience", "attention")})
 
