@@ -111,7 +111,8 @@ def _input(setting):
     races = []
     for script, flags in (
             ("run_classifier.py", _student(setting)),
-            ("run_distill.py", _distilled(setting) + ["--teacher_cache=" + setting.cache])):
+            ("run_pretraining.py", ["--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
+                                    "--student_config_file=configs/student.json"])):
         contenders = [contender for title, repeat in (("one batch again and again", True), ("records", False))
                       for contender in _runs(setting, title, script, flags, repeat=repeat, pad_to=128)[:1]]
         races.append(Race(script, (32, "texts"), _present(contenders)))

@@ -19,6 +19,9 @@ from bert import records
 from tasks import runs
 
 
+PREDICTIONS = 20  # masked tokens of a text at most, as create_pretraining_data makes them
+
+
 class Turns(tf.estimator.SessionRunHook):
     """Measures updates, as `turns.serve` does; between turns the run stands still."""
 
@@ -53,12 +56,17 @@ class Turns(tf.estimator.SessionRunHook):
 
 
 def changed_input(make_input_fn, repeat, pad_to):
-    """`records.training_input_fn` with another input: one batch again and again, or every text padded to a length."""
+    """`records.training_input_fn` with another input: one batch again and again, or every text padded to a length.
+
+    Predictions are then padded too, to `PREDICTIONS`.
+    """
+    widths = dict(dict.fromkeys(records.SEQUENCE, pad_to), **dict.fromkeys(records.PREDICTIONS, PREDICTIONS))
+
     def pad(features):
         def wider(name, values):
-            if name not in records.SEQUENCE:
+            if name not in widths:
                 return values
-            return tf.pad(values, [[0, 0], [0, pad_to - tf.shape(values)[1]]])
+            return tf.pad(values, [[0, 0], [0, widths[name] - tf.shape(values)[1]]])
 
         return {name: wider(name, values) for name, values in features.items()}
 

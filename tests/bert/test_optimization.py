@@ -39,7 +39,7 @@ def in_one_piece(records_file, tmp_path_factory):
 
 
 @pytest.mark.parametrize("replicas, num_parts, clip_norm", [
-    (2, 1, 0.1), (2, 1, 0.0), (1, 2, 0.1), (1, 4, 0.0), (2, 2, 0.1)])
+    (2, 1, 0.1), (1, 2, 0.1), (1, 4, 0.0), (2, 2, 0.1)])
 def test_an_update_cut_into_replicas_and_parts_equals_one_piece(
         replicas, num_parts, clip_norm, records_file, in_one_piece, tmp_path):
     schedule = dataclasses.replace(CLIPPED, clip_norm=clip_norm, num_parts=num_parts)
@@ -48,7 +48,7 @@ def test_an_update_cut_into_replicas_and_parts_equals_one_piece(
     assert graphs.largest_difference(cut, in_one_piece(clip_norm)) < SAME_WEIGHTS
 
 
-@pytest.mark.parametrize("replicas, num_parts", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("replicas, num_parts", [(1, 1), (2, 2)])
 def test_a_run_that_was_stopped_equals_an_unbroken_one_with_dropout(
         replicas, num_parts, records_file, tmp_path):
     schedule = dataclasses.replace(CLIPPED, num_parts=num_parts)
