@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import scaling
-from benchmarks import turns
 from training import files
 
 HEAD = """# Performance
@@ -38,7 +37,7 @@ def write(path, cases, results):
 def section(case, result, name, folder):
     """The part of one case, Markdown; folder: of the plots, beside the page."""
     machine = result["machine"]
-    lines = ["## %s" % case.title, "", case.text, ""]
+    lines = ["## %s" % case.title, "", " ".join(filter(None, (case.text, result.get("about_texts")))), ""]
     for race in result["races"]:
         lines += table(race, case.statistic)
     lines += ["![%s](%s/%s.svg)" % (case.title, folder, name), ""]
@@ -54,12 +53,13 @@ def table(race, statistic="median"):
     """Lines of a race's table; statistic: as of a Case."""
     amount, unit = race["work"]
     sizes = race.get("sizes")
-    times = [turns.summary(contender["seconds"]) for contender in race["contenders"]]
-    lines = ["| %s | ms | ratio | %s |" % (race["title"], "MB" if sizes else unit + "/s"), "|---|---|---|---|"]
+    times = [contender["seconds"] for contender in race["contenders"]]
+    lines = ["| %s | ms | p95 | ratio | %s |" % (race["title"], "MB" if sizes else unit + "/s"),
+             "|---|---|---|---|---|"]
     for contender, found in zip(race["contenders"], times):
         last = contender["megabytes"] if sizes else amount / found[statistic]
-        lines.append("| %s | %.2f [%.2f, %.2f] | %.2f | %.0f |" % (
-            contender["title"], *(1e3 * found[key] for key in (statistic, "low", "high")),
+        lines.append("| %s | %.2f [%.2f, %.2f] | %.2f | %.2f | %.0f |" % (
+            contender["title"], *(1e3 * found[key] for key in (statistic, "low", "high", "p95")),
             found[statistic] / times[0][statistic], last))
     if sizes:
         lines += ["", "Time grows with the power %.2f of it, memory with %.2f." % (
@@ -79,7 +79,7 @@ def plot(races, statistic, path):
     rows = figure.subplots(len(races), 1, squeeze=False, gridspec_kw={
         "height_ratios": [2 + len(race["contenders"]) for race in races]})
     for race, (axes,) in zip(races, rows):
-        values = [1e3 * turns.summary(contender["seconds"])[statistic] for contender in race["contenders"]]
+        values = [1e3 * contender["seconds"][statistic] for contender in race["contenders"]]
         if race.get("sizes"):
             axes.loglog(race["sizes"], values, marker="o")
             axes.set_ylabel("ms")
@@ -90,6 +90,6 @@ def plot(races, statistic, path):
         axes.set_title(race["title"], fontsize=9)
     figure.tight_layout()
     with files.whole_file(path) as temporary:
-        # Neither date nor random names: the same figures give the same file.
-        with matplotlib.rc_context({"svg.hashsalt": "0"}):
+        # Neither date nor random names: the same figures give the same file. Text stays text.
+        with matplotlib.rc_context({"svg.hashsalt": "0", "svg.fonttype": "none"}):
             figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -34,6 +34,7 @@ def define_flags():
     flags.DEFINE_string("data_dir", None, "Labelled texts, as of run_classifier.py, for the cases that train.")
     flags.DEFINE_string("unlabeled_file", None, "Texts without labels, one a line, for those cases.")
     flags.DEFINE_string("vocab_file", None, "The vocabulary, for those cases; as many tokens as configs/*.json say.")
+    flags.DEFINE_string("about_texts", "", "What these texts are, a sentence for the page.")
     flags.DEFINE_integer("rounds", 7, "Turns of each contender.", lower_bound=3)
     flags.DEFINE_integer("repetitions", 3, "Repetitions in a turn; some cases take several times as many.",
                          lower_bound=1)
@@ -53,24 +54,28 @@ def main():
         if cases.CASES[name].needs_text and not setting.data_dir:
             print("%s: left out, it needs --data_dir, --unlabeled_file and --vocab_file" % name, flush=True)
         else:
-            measure(name, setting, values.rounds, values.repetitions)
+            measure(name, setting, values)
     results = {name: files.read_json(_path(name)) for name in cases.CASES if os.path.exists(_path(name))}
     performance_page.write(values.page, cases.CASES, results)
     print("%s: written" % values.page)
 
 
-def measure(name, setting, rounds, repetitions):
-    """Measures a case and writes its file."""
+def measure(name, setting, values):
+    """Measures a case and writes its file; values: the flags."""
     case, races = cases.CASES[name], []
     for race in case.races(setting):
         print("== %s, %s" % (name, race.title), flush=True)
-        found = turns.race(race.contenders, rounds, repetitions * case.repetitions)
+        try:
+            found = turns.race(race.contenders, values.rounds, values.repetitions * case.repetitions)
+        except RuntimeError as error:
+            raise UserError(str(error))
         for result in found:
             print("   %-36s %9.2f ms" % (
-                result["title"], 1e3 * turns.summary(result["seconds"])[case.statistic]), flush=True)
+                result["title"], 1e3 * result["seconds"][case.statistic]), flush=True)
         races.append({"title": race.title, "work": race.work, "sizes": race.sizes, "contenders": found})
     files.write_json(_path(name), {
-        "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": rounds, "repetitions": repetitions,
+        "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": values.rounds,
+        "repetitions": values.repetitions, "about_texts": values.about_texts if case.needs_text else "",
         "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": races,
         "texts": {flag: os.path.basename(getattr(setting, flag)) for flag in (
             "data_dir", "unlabeled_file", "vocab_file") if case.needs_text}})

@@ -61,7 +61,7 @@ def race(contenders, rounds=5, repetitions=3):
       repetitions: of the work in a turn.
 
     Returns:
-      list of dict: "title", "about", "seconds" (list, of every repetition), "megabytes" (at most).
+      list of dict: "title", "about", "seconds" (`summary` of every repetition), "megabytes" (at most).
 
     Raises:
       RuntimeError: one has failed; what it said stands above.
@@ -75,6 +75,7 @@ def race(contenders, rounds=5, repetitions=3):
                 time.sleep(PAUSE)
                 result["seconds"] += _ask(process, contender, "%d\n" % repetitions)
         for result, process, contender in zip(found, running, contenders):
+            result["seconds"] = summary(result["seconds"])
             result["megabytes"] = round(_ask(process, contender, MEMORY))
     finally:
         for process in running:
@@ -104,7 +105,8 @@ def _answer(process, contender):
 
 
 def summary(seconds):
-    """dict of "median", "mean", "low" and "high", the last two being the quartiles of some times."""
+    """Of some times: dict of "count", "median", "mean", "low" and "high" (quartiles), "p95"."""
     found = sorted(seconds)
-    low, high = [found[round(share * (len(found) - 1))] for share in (0.25, 0.75)]
-    return {"median": statistics.median(found), "mean": statistics.mean(found), "low": low, "high": high}
+    low, high, p95 = [found[round(share * (len(found) - 1))] for share in (0.25, 0.75, 0.95)]
+    return {"count": len(found), "median": statistics.median(found), "mean": statistics.mean(found), "low": low,
+            "high": high, "p95": p95}
