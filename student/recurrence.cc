@@ -78,7 +78,7 @@ inline Lanes Tanh(Lanes x) {
 
 inline Lanes Sigmoid(Lanes x) { return 0.5f * Tanh(0.5f * x) + 0.5f; }
 
-// acc[r][v] += sum over k of rows[r][k] * panel[k][v]; the panel has `vectors` groups of 16 columns a row.
+// acc[r][v] += sum over k of rows[r][k] * panel[k][v]; a row of the panel has `vectors` groups of lanes.
 template <int rows, int vectors>
 inline void Multiply(const float* const* inputs, const float* panel, int depth, Lanes (*acc)[kGates]) {
   Lanes sums[rows][vectors];

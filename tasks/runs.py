@@ -347,11 +347,8 @@ def _stage(values, config, task, start, plan, number, steps_to_come, begin, rule
 
 def hooks_of(values):
     """Hooks of a whole run: that of --profile."""
-    if not values.profile:
-        return []
-    folder = os.path.join(values.output_dir, "profile")
-    os.makedirs(folder, exist_ok=True)
-    return [tf.train.ProfilerHook(save_steps=values.profile, output_dir=folder)]
+    return [tf.train.ProfilerHook(save_steps=values.profile, output_dir=os.path.join(
+        values.output_dir, "profile"))] if values.profile else []
 
 
 @contextlib.contextmanager

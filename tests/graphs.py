@@ -4,6 +4,7 @@ import os
 import zlib
 
 import numpy as np
+import pytest
 import tensorflow.compat.v1 as tf
 
 from bert import optimization
@@ -16,6 +17,11 @@ from training import graph_mode  # noqa: F401
 from training import runtime
 
 SHARED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "shared")
+
+# Tests that take long and are the same on both TensorFlows, so that each suite stays under ten minutes.
+IS_REFERENCE = tf.__version__.startswith("1.")
+ON_TENSORFLOW_2 = pytest.mark.skipif(IS_REFERENCE, reason="one version is enough, TensorFlow 2")
+ON_REFERENCE = pytest.mark.skipif(not IS_REFERENCE, reason="one version is enough, TensorFlow 1.15")
 
 VOCABULARY = 30
 TEXTS = 24

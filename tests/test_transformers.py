@@ -6,9 +6,11 @@ import os
 import pytest
 import tensorflow.compat.v1 as tf
 
+from tests import graphs
 from tests import tiny
 from tests.commands import read
 
+pytestmark = graphs.ON_TENSORFLOW_2
 SIZES = dict(tiny.TEACHER, embedding_size=8)
 MODELS = {"albert": (dict(SIZES, model_type="albert", num_hidden_groups=1, inner_group_num=1), "bert/"),
           "electra": (dict(SIZES, model_type="electra"), "electra/")}

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies
 
 from bert.encoding import CONTINUES, UNALIGNED, Encoder
 from bert.tokenization import FullTokenizer
+from tests import graphs
 from tests import peer
 
 SHARED = os.path.join(os.path.dirname(peer.CHECKOUT), "shared", "data")
@@ -40,6 +41,7 @@ def test_every_string_is_encoded_as_by_the_tokenizer(pair, sentences):
     check(*pair, sentences)
 
 
+@graphs.ON_REFERENCE
 def test_every_code_point_is_encoded_as_by_the_tokenizer_wherever_it_stands(pair):
     for first in range(0, sys.maxunicode + 1, 4096):
         chars = [chr(code) for code in range(first, first + 4096)]

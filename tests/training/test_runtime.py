@@ -136,10 +136,9 @@ def test_a_run_on_the_cpu_takes_no_gpu(tmp_path, tf_config):
     assert "GPU" not in config.session_config.device_count
 
 
-IS_TF_1 = tf.__version__.startswith("1.")
 
 
-@pytest.mark.skipif(IS_TF_1, reason="TensorFlow 2 can")
+@pytest.mark.skipif(graphs.IS_REFERENCE, reason="TensorFlow 2 can")
 @pytest.mark.skipif(not runtime.BF16_UNITS & runtime._cpu_features(), reason="the CPU cannot")
 @pytest.mark.parametrize("use_bf16", [False, True])
 def test_matrices_are_multiplied_in_bfloat16_on_demand(use_bf16, tmp_path, tf_config):
@@ -158,7 +157,7 @@ def test_bfloat16_that_would_be_silently_left_out_is_an_error(monkeypatch):
     with pytest.raises(UserError, match="--use_bf16: for CPUs, and --num_gpus=1"):
         runtime.check_bf16(num_gpus=1)
     monkeypatch.setattr(runtime, "_cpu_features", lambda: {"sse4_2", "avx2"})
-    with pytest.raises(UserError, match="2.15 can" if IS_TF_1 else "no units for bfloat16"):
+    with pytest.raises(UserError, match="2.15 can" if graphs.IS_REFERENCE else "no units for bfloat16"):
         runtime.check_bf16(num_gpus=0)
 
 
@@ -232,6 +231,7 @@ def free_ports(count):
     return ports
 
 
+@graphs.ON_TENSORFLOW_2
 def test_two_workers_have_the_loss_and_weights_of_one_process(tmp_path, tf_config):
     records_file = graphs.ragged_records(str(tmp_path / "texts.tfrecord"))
     expected, expected_saves = figures_of(str(tmp_path / "one"), records_file)
