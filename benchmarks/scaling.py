@@ -101,8 +101,8 @@ def section(results):
                 100 * (within + between) / seconds, texts * BYTES_OF_TEXT / seconds / 1e6))
         lines.append("")
     lines += ["So over 10 Gbit/s the exchange is what one waits for; `--gradient_accumulation_steps` makes it rarer. "
-              "The student's steps one after the other are not in this: on a GPU they, not the teacher, may be what one "
-              "waits for, which is what `--lstm_kernel=cudnn` is there for.", ""]
+              "The student's steps one after the other are not in this: on a GPU they, not the teacher, may be what "
+              "one waits for, which is what `--lstm_kernel=cudnn` is there for.", ""]
     return "\n".join(lines + check(results))
 
 
