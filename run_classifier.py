@@ -17,7 +17,6 @@ from absl import flags
 
 from training import command
 from serving import export
-from student import lstm
 from tasks import classify
 from tasks import runs
 from tasks.classification import Classification
@@ -34,7 +33,7 @@ def define_flags():
 
 def main():
     values = flags.FLAGS
-    lstm.use(values.lstm_kernel, values.num_gpus)
+    runs.choose_kernels(values)
     classify.check_flags(values)
     model = runs.open_model(values, runs.one_config_file(values))
     data = classify.open_data(values, model.files, model.files.vocab_file, values.head)

@@ -31,7 +31,6 @@ from distill.cache import TeacherCache
 from distill.teacher import define_teacher_flags
 from distill.teacher import open_teacher
 from serving import export
-from student import lstm
 from tasks import classify
 from tasks import runs
 from tasks import text_settings
@@ -158,7 +157,7 @@ def _define_data():
 
 def main():
     values = flags.FLAGS
-    lstm.use(values.lstm_kernel, values.num_gpus)
+    runs.choose_kernels(values)
     on_task = values.task == "classification"
     if values.method:
         methods.apply(values, values.method, values.task)

@@ -14,7 +14,6 @@ kept as best/model.ckpt, else the last. A run that was stopped goes on when the 
 from absl import flags
 
 from training import command
-from student import lstm
 from tasks import runs
 from tasks.masked_lm import MaskedLm
 from training import flags as common
@@ -33,7 +32,7 @@ def define_flags():
 
 def main():
     values = flags.FLAGS
-    lstm.use(values.lstm_kernel, values.num_gpus)
+    runs.choose_kernels(values)
     if not (values.do_train or values.do_eval):
         raise UserError("--do_train or --do_eval: at least one is needed")
     runs.on_corpus(values, runs.open_model(values, runs.one_config_file(values)), MaskedLm())

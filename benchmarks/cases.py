@@ -5,7 +5,9 @@ import os
 import sys
 
 from benchmarks import material
+from benchmarks import scaling
 from benchmarks.turns import CHECKOUT, Contender
+from bert.modeling import BertConfig
 from training import files
 
 # title, text: for the page; races: function of material.Setting -> list of Race; needs_text: whether they need its
@@ -144,15 +146,35 @@ def _inference(setting):
     return races
 
 
+def _encoder(setting):
+    """A Transformer's forward pass against its matrix products alone, for each TensorFlow."""
+    teacher, races = files.read_json(os.path.join(CHECKOUT, "configs", "teacher.json")), []
+    for width in (768, 384):
+        config = dict(teacher, hidden_size=width, intermediate_size=4 * width, num_attention_heads=width // 64)
+        arguments = {"config": config, "batch": 32, "length": 128}
+        gflop = 32e-9 * scaling.bert_flops(BertConfig.from_dict(config, "configs/teacher.json"), 128)
+        for kind in (*material.TENSORFLOWS, material.INTEL):
+            contenders = [
+                Contender("its products alone", setting.pythons[kind], TENSORFLOW, "encoder_products", arguments),
+                Contender("our ops", setting.pythons[kind], TENSORFLOW, "encoder", arguments),
+                Contender("TensorFlow's ops", setting.pythons[kind], TENSORFLOW, "encoder",
+                          dict(arguments, native_ops=False))]
+            if setting.pythons[kind]:
+                races.append(Race("6 x %d, batch 32, L 128, %s" % (width, kind), (gflop, "GFLOP"), contenders))
+    return races
+
+
 def _pretraining(setting):
     """One step of masked LM against Google's graph."""
     arguments = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
-    python = setting.pythons["tensorflow 1.15"]
-    contenders = [Contender("Google's graph, tensorflow 1.15", python, TENSORFLOW, "pretraining_step",
-                            dict(arguments, google=True)),
-                  Contender("ours, tensorflow 1.15", python, TENSORFLOW, "pretraining_step", arguments),
-                  Contender("ours, tensorflow 2.15", setting.pythons["tensorflow 2.15"], TENSORFLOW,
-                            "pretraining_step", arguments)]
+
+    def step(title, kind, **more):
+        return Contender("%s, %s" % (title, kind), setting.pythons[kind], TENSORFLOW, "pretraining_step",
+                         dict(arguments, **more))
+
+    contenders = [step("Google's graph", "tensorflow 1.15", google=True)]
+    for kind in (*material.TENSORFLOWS, material.INTEL):
+        contenders += [step("TensorFlow's ops", kind, native_ops=False), step("our ops", kind)]
     return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))]
 
 
@@ -206,6 +228,10 @@ CASES = collections.OrderedDict([
     ("inference", Case(
         "Teacher and student, ids to one vector a text", "Forward alone, in a session that is kept. An export is "
         "computed by `block`.", _inference, False, 7)),
+    ("encoder", Case(
+        "The Transformer, forward", "Ids to one vector a text, against the same matrix products one after the other "
+        "with nothing between them: what is beyond 1 is embedding, softmax, GELU, normalization and moving.",
+        _encoder)),
     ("pretraining", Case(
         "Masked LM, one training step", "Forward, gradients and optimizer, dropout on; the graph of the package "
         "bert-tensorflow has a next-sentence head, a product with one-hot vectors for the segments, and positions "

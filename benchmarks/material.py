@@ -16,6 +16,7 @@ from training.command import UserError
 Setting = collections.namedtuple("Setting", "pythons data_dir unlabeled_file vocab_file teacher cache records")
 
 TENSORFLOWS = ("tensorflow 1.15", "tensorflow 2.15")
+INTEL = "intel-tensorflow 1.15"
 
 FOLDER = os.path.join(CHECKOUT, "build", "benchmarks")
 VOCABULARIES = (5000, 10000, 20000, 40000)
@@ -31,7 +32,7 @@ def prepare(values, wanted):
     Raises:
       UserError: some of the texts are given and some not.
     """
-    pythons = find_pythons(values.other_python, values.peers_python)
+    pythons = find_pythons(values.other_python, values.intel_python, values.peers_python)
     given = [values.data_dir, values.unlabeled_file, values.vocab_file]
     if not any(given) or not any(case.needs_text for case in wanted):
         return Setting(pythons, "", "", "", "", "", "")
@@ -54,20 +55,22 @@ def prepare(values, wanted):
     return Setting(pythons, data_dir, unlabeled_file, vocab_file, teacher, cache, records)
 
 
-def find_pythons(other, peers):
+def find_pythons(other, intel, peers):
     """dict of what it has -> path of an interpreter, None where there is none.
 
     Args:
       other: path of one with another TensorFlow than this.
+      intel: path of one with Intel's build of 1.15.
       peers: path of one with PyTorch.
     """
-    found = dict.fromkeys((*TENSORFLOWS, "torch"))
+    found = dict.fromkeys((*TENSORFLOWS, INTEL, "torch"))
     for path in (sys.executable, _absolute(other)):
         version = _version(path, "tensorflow")
         if version:
             found["tensorflow " + ".".join(version.split(".")[:2])] = path
-    if _version(_absolute(peers), "torch"):
-        found["torch"] = _absolute(peers)
+    for kind, path, package in ((INTEL, intel, "intel-tensorflow"), ("torch", peers, "torch")):
+        if _version(_absolute(path), package):
+            found[kind] = _absolute(path)
     return found
 
 

@@ -4,9 +4,9 @@
     python -m benchmarks.run --only=lstm_training --rounds=9 --peers_python=.venv-peers/bin/python
 
 Each contender is a process of its own, and they are measured in turns (benchmarks/turns.py), so that only what ran side
-by side is compared. Interpreters: this one, --other_python (a second TensorFlow), --peers_python (PyTorch, see
-requirements-peers.txt); what is not there is left out, and named. Writes benchmarks/results/<case>.json for each case
-that is measured, and the page from all that are there.
+by side is compared. Interpreters: this one, --other_python (a second TensorFlow), --intel_python (Intel's build of 1.15,
+requirements-intel.txt), --peers_python (PyTorch, requirements-peers.txt); what is not there is left out, and named.
+Writes benchmarks/results/<case>.json for each case that is measured, and the page from all that are there.
 """
 
 import datetime
@@ -30,6 +30,8 @@ RESULTS = os.path.join(turns.CHECKOUT, "benchmarks", "results")
 def define_flags():
     flags.DEFINE_list("only", [], "Cases to measure: %s. Default: all." % ", ".join(cases.CASES))
     flags.DEFINE_string("other_python", ".venv-tf2/bin/python", "An interpreter with another TensorFlow.")
+    flags.DEFINE_string("intel_python", ".venv-intel/bin/python", "An interpreter with Intel's build of TensorFlow "
+                        "1.15, see requirements-intel.txt.")
     flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "An interpreter with PyTorch.")
     flags.DEFINE_string("data_dir", None, "Labelled texts, as of run_classifier.py, for the cases that train.")
     flags.DEFINE_string("unlabeled_file", None, "Texts without labels, one a line, for those cases.")

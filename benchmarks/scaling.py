@@ -115,7 +115,7 @@ def check(results):
     small = BertConfig(21128, hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1536)
     predicted = 32 * 3 * bert_flops(small, LENGTH, PREDICTIONS) / rate
     measured = [_median(contender) for race in results["pretraining"]["races"] for contender in race["contenders"]
-                if contender["title"] == "ours, tensorflow 2.15"]
+                if contender["title"] == "our ops, tensorflow 2.15"]
     return ["Checked on this machine: products alone, at TensorFlow's own rate of %.0f GFLOP/s, would take %.0f ms of "
             "a masked-LM step of 6 x 384 (batch 32); measured were %.0f ms, %.0f %% of the rate. The rest is dropout, "
             "GELU, softmax, layer normalization and the optimizer, which a GPU's memory does faster." % (

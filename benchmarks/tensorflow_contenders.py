@@ -14,6 +14,7 @@ from tasks.masked_lm import MaskedLm
 from tasks.model_fn import task_model_fn
 from tests import peer
 from training import graph_mode  # noqa: F401
+from training import native
 
 
 def _about():
@@ -65,24 +66,51 @@ def lstm_stack(kernel, units, batch, length, features=200, layers=3, train=True)
     return _repeated(tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])), _about()
 
 
-def encoder(config, batch, length, kernel="auto"):
+def encoder_products(config, batch, length):
+    """The matrix products of a Transformer's forward pass, each of what the one before gives, with nothing between.
+
+    Args:
+      config: dict, a BERT's JSON.
+      batch, length: sizes.
+    """
+    random, width, inner = np.random.RandomState(0), config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    hidden = _kept(random.normal(size=[batch * length, width]).astype(np.float32))
+    for _ in range(config["num_hidden_layers"]):
+        for _ in range(3):  # query, key, value
+            hidden = tf.matmul(hidden, _matrix(random, width, width))
+        split = tf.reshape(hidden, [batch, heads, length, width // heads])
+        scores = tf.matmul(split, split, transpose_b=True)
+        hidden = tf.reshape(tf.matmul(scores, split), [batch * length, width])
+        for rows, columns in ((width, width), (width, inner), (inner, width)):
+            hidden = tf.matmul(hidden, _matrix(random, rows, columns))
+    return _repeated(hidden.op), _about()
+
+
+def _matrix(random, rows, columns):
+    """Small enough that no chain of products overflows, and none of it is denormal."""
+    return _kept(random.normal(scale=0.1 / rows ** 0.5, size=[rows, columns]).astype(np.float32) + 1e-6)
+
+
+def encoder(config, batch, length, kernel="auto", native_ops=True):
     """An encoder's vector of each text, ids in, every text full.
 
     Args:
       config: dict, a model's JSON.
       batch, length: sizes.
       kernel: as of `student.lstm.lstm`.
+      native_ops: bool; False: by TensorFlow's ops alone.
     """
     features = {"input_ids": tf.placeholder(tf.int32, [None, None])}
     features.update(input_mask=tf.ones_like(features["input_ids"]), segment_ids=tf.zeros_like(features["input_ids"]))
     config, kind = dict(config), config["model_type"]
-    with lstm.using(kernel):
+    with lstm.using(kernel), native.using(native_ops):
         pooled = build_encoder(KINDS[kind][0](**config), False, features).get_pooled_output()
     ids = np.random.RandomState(0).randint(1, config["vocab_size"], [batch, length])
     return _repeated(pooled, {features["input_ids"]: ids}), _about()
 
 
-def pretraining_step(batch, length, predictions, layers, width, google=False):
+def pretraining_step(batch, length, predictions, layers, width, google=False, native_ops=True):
     """One update of masked LM, every text full, dropout on; google: the graph of the package bert-tensorflow."""
     random, vocabulary = np.random.RandomState(0), 21128
     features = {"input_ids": random.randint(0, vocabulary, [batch, length]), "segment_ids": np.zeros([batch, length]),
@@ -95,7 +123,8 @@ def pretraining_step(batch, length, predictions, layers, width, google=False):
     sizes = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": layers,
              "num_attention_heads": width // 64, "intermediate_size": 4 * width}
     tf.train.get_or_create_global_step()
-    return _repeated((_google_update if google else _our_update)(features, sizes)), _about()
+    with native.using(native_ops):
+        return _repeated((_google_update if google else _our_update)(features, sizes)), _about()
 
 
 def _our_update(features, sizes):
@@ -118,5 +147,5 @@ def _google_update(features, sizes):
 
 if __name__ == "__main__":
     turns.serve({"matrix_product": matrix_product, "lstm_stack": lstm_stack,
-                 "encoder": encoder,
+                 "encoder": encoder, "encoder_products": encoder_products,
                  "pretraining_step": pretraining_step})

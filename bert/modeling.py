@@ -13,12 +13,12 @@ import math
 
 import tensorflow.compat.v1 as tf
 
+from bert import fused
 from bert.randomness import dropout
 from bert.randomness import new_variable
 from bert.randomness import normal
 from training import config as configs
 
-LAYER_NORM_EPSILON = 1e-12
 POOLINGS = ("first", "mean")
 
 # Scopes within a layer's: of attention, of the map of its result, of the norm after it, of the two dense layers
@@ -200,7 +200,8 @@ class BertModel:
     def _add(self, inputs, residual, scope, norm, site):
         """Maps [M, F] to [M, H], adds it to `residual` [M, H] and normalises the sum."""
         mapped = dense(inputs, self._config.hidden_size, scope + "/dense", self._draw)
-        return layer_norm(dropout(mapped, self._hidden_dropout, "%s/%s" % (scope, site)) + residual, norm)
+        gamma, beta = norm_variables(self._config.hidden_size, norm)
+        return fused.add_norm(mapped, residual, gamma, beta, self._hidden_dropout, "%s/%s" % (scope, site))
 
     def _attend(self, hidden, bias, batch_size, length, site):
         """Multi-head self-attention, [M, H] -> [M, H]."""
@@ -215,7 +216,7 @@ class BertModel:
         # Scaled before the product: a query is S / D times smaller than its scores.
         scores = tf.matmul(query * (1.0 / math.sqrt(width)), key, transpose_b=True)  # [B, A, S, S]
         self._attention_scores.append(scores)
-        probabilities = dropout(tf.nn.softmax(scores + bias), self._attention_dropout, site)
+        probabilities = fused.softmax(scores, bias, self._attention_dropout, site)
         context = tf.matmul(probabilities, value)  # [B, A, S, D]
         return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [batch_size * length, heads * width])
 
@@ -281,34 +282,27 @@ def dense(inputs, units, name, draw):
 
 
 def layer_norm(tensor, name="LayerNorm"):
-    """Normalises the last axis, variables `<name>/gamma` and `<name>/beta` (Ba et al. 2016, eq. 4)."""
-    width = tensor.shape.as_list()[-1]
+    """Normalises the last axis, variables `<name>/gamma` and `<name>/beta`."""
+    return fused.layer_norm(tensor, *norm_variables(tensor.shape.as_list()[-1], name))
+
+
+def norm_variables(width, name="LayerNorm"):
+    """`<name>/gamma` and `<name>/beta`, float32 [width] each."""
     with tf.variable_scope(name):
         beta = tf.get_variable("beta", [width], initializer=tf.zeros_initializer())
         gamma = tf.get_variable("gamma", [width], initializer=tf.ones_initializer())
-    mean, variance = tf.nn.moments(tensor, axes=[-1], keep_dims=True)
-    return tf.nn.batch_normalization(tensor, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
-
-
-def gelu(tensor):
-    """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016).
-
-    0.5 x (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): the right side needs fewer
-    passes.
-    """
-    twice = 2.0 * math.sqrt(2.0 / math.pi)
-    return tensor * tf.sigmoid(tensor * (twice + twice * 0.044715 * tf.square(tensor)))
+    return gamma, beta
 
 
 def gelu_erf(tensor):
-    """Gaussian error linear unit itself, x P(X <= x) for a standard normal X; `gelu` is up to 5e-4 away."""
+    """Gaussian error linear unit itself, x P(X <= x) for a standard normal X; its tanh form is up to 5e-4 away."""
     return tensor * 0.5 * (1.0 + tf.math.erf(tensor / math.sqrt(2.0)))
 
 
 def activation(name):
     """The function of that name: a key of the table below; ValueError for another."""
     # Who tells the two forms of gelu apart in a JSON calls the tanh form gelu_new.
-    known = {"gelu": gelu, "gelu_new": gelu, "gelu_erf": gelu_erf, "relu": tf.nn.relu, "tanh": tf.tanh,
+    known = {"gelu": fused.gelu, "gelu_new": fused.gelu, "gelu_erf": gelu_erf, "relu": tf.nn.relu, "tanh": tf.tanh,
              "linear": tf.identity}
     if name not in known:
         raise ValueError("unknown activation %r; known: %s" % (name, ", ".join(sorted(known))))

@@ -101,10 +101,21 @@ def dropout(tensor, rate, site="dropout"):
     """
     if rate == 0.0:
         return tensor
+    draws, least, scale = dropout_draws(tensor, rate, site)
+    keep = tf.reshape(draws >= least, tf.shape(tensor))
+    return tensor * tf.cast(keep, tensor.dtype) * scale
+
+
+def dropout_draws(tensor, rate, site="dropout"):
+    """What decides a dropout; arguments as of `dropout`, the rate above 0.
+
+    Returns:
+      int16 [N], a draw for each value of the tensor; the least draw that keeps its value; what kept ones are
+      multiplied by.
+    """
     seed = stateless_seed("%s/%s" % (tf.get_variable_scope().name, site))
     dropped = min(round(rate * 2 ** 16), 2 ** 16 - 1)
-    keep = tf.reshape(_draw_16_bits(tf.size(tensor), seed) >= dropped - 2 ** 15, tf.shape(tensor))
-    return tensor * tf.cast(keep, tensor.dtype) * (2 ** 16 / (2 ** 16 - dropped))
+    return _draw_16_bits(tf.size(tensor), seed), dropped - 2 ** 15, 2 ** 16 / (2 ** 16 - dropped)
 
 
 def _draw_16_bits(count, seed):

@@ -131,7 +131,7 @@ make_environment() {
     install "$(grep '^pip==' requirements.txt)"
     install -r requirements-dev.txt
     # Where it fails, training says so and goes on without.
-    "$venv/bin/python" -m student.native >/dev/null 2>&1 || true
+    "$venv/bin/python" -m training.native >/dev/null 2>&1 || true
     { echo "$python" && recipe; } >"$stamp.new"
     mv "$stamp.new" "$stamp"
 }

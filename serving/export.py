@@ -18,6 +18,7 @@ from tasks import classify
 from tasks import runs
 from tasks.model_fn import task_model_fn
 from training import files
+from training import native
 from training import runtime
 
 ASSETS = "assets.extra"
@@ -50,7 +51,7 @@ def export(config, task, checkpoint, export_dir, assets):
     estimator = tf.estimator.Estimator(
         task_model_fn(config, task), config=runtime.local_config(os.path.dirname(checkpoint)))
     # A server has no op of ours.
-    with lstm.using("block"), tempfile.TemporaryDirectory() as folder, runs.restoring(checkpoint):
+    with native.using(False), lstm.using("block"), tempfile.TemporaryDirectory() as folder, runs.restoring(checkpoint):
         for name, text in assets.items():
             files.write_text(os.path.join(folder, name), text)
         exported = estimator.export_saved_model(

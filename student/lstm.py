@@ -12,13 +12,13 @@ Letters: B batch, S sequence, F features, U units.
 """
 
 import contextlib
-import functools
 
 import tensorflow.compat.v1 as tf
 
 from bert.randomness import glorot
 from bert.randomness import new_variable
-from student import native
+from student import recurrence
+from training import native
 from training.command import UserError
 
 FORGET_BIAS = 1.0  # added to f when used, not stored in the bias: LSTMCell and BlockLSTM both do so
@@ -30,7 +30,7 @@ def use(kernel, num_gpus=0):
     """Computes every LSTM of this process, whose kernel is not named, as a flag says.
 
     Args:
-      kernel: a name in `KERNELS`, or "auto": the fastest that runs here.
+      kernel: a name in `KERNELS`, or "auto": "native" where our ops run and may be used, "block" else.
       num_gpus: GPUs that are trained on.
 
     Raises:
@@ -40,7 +40,7 @@ def use(kernel, num_gpus=0):
         raise UserError("--lstm_kernel=native: for CPUs, and --num_gpus=%d asks for GPUs; choose block" % num_gpus)
     if kernel == "cudnn" and not num_gpus:
         raise UserError("--lstm_kernel=cudnn: for GPUs, and --num_gpus=0 asks for none; choose auto")
-    _chosen[0] = "block" if kernel == "auto" and num_gpus else kernel
+    _chosen[0] = kernel
 
 
 @contextlib.contextmanager
@@ -53,17 +53,6 @@ def using(kernel):
         _chosen.pop()
 
 
-@functools.lru_cache(maxsize=None)
-def _fastest():
-    """What "auto" is on this machine: a name in `KERNELS`."""
-    try:
-        native.load()
-    except (UserError, OSError) as error:
-        print("BiLSTMs are computed by --lstm_kernel=block, which is slower, for %s" % error, flush=True)
-        return "block"
-    return "native"
-
-
 def lstm(inputs, units, lengths, kernel=None, reverse=False):
     """Runs one LSTM over each sequence from its first token to its last, or the other way.
 
@@ -71,7 +60,7 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
       inputs: float32 [B, S, F].
       units: U.
       lengths: int32 [B], real tokens of each sequence.
-      kernel: a name in `KERNELS`, or "auto": the fastest here; None: as `use` and `using` say, "auto" at first.
+      kernel: a name in `KERNELS`, or "auto"; None: as `use` and `using` say, "auto" at first.
       reverse: bool; True begins with the last real token.
 
     Returns:
@@ -84,7 +73,9 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
     weights = new_variable("kernel", [features + units, 4 * units], glorot)
     bias = tf.get_variable("bias", [4 * units], initializer=tf.zeros_initializer())
     kernel = kernel or _chosen[-1]
-    return KERNELS[_fastest() if kernel == "auto" else kernel](inputs, lengths, weights, bias, reverse)
+    if kernel == "auto":
+        kernel = "native" if native.available() else "block"
+    return KERNELS[kernel](inputs, lengths, weights, bias, reverse)
 
 
 def _native_lstm(inputs, lengths, weights, bias, reverse):
@@ -93,7 +84,7 @@ def _native_lstm(inputs, lengths, weights, bias, reverse):
     gates = tf.nn.bias_add(tf.matmul(tf.reshape(inputs, [-1, features]), weights[:features]), bias)
     gates = tf.reshape(gates, tf.concat([tf.shape(inputs)[:2], [4 * units]], axis=0))
     gates.set_shape([None, None, 4 * units])
-    return native.load().lstm_recurrence(
+    return recurrence.ops().lstm_recurrence(
         gates, weights[features:], lengths, reverse=reverse, forget_bias=FORGET_BIAS).hidden
 
 

@@ -5,11 +5,10 @@
 // gates, in registers. Sequences are sorted by length, so that the batch shrinks as short ones end, and dealt out to
 // threads; what comes out does not depend on how many there are.
 //
-// Built by student/native.py. Letters: B batch, S sequence, U units.
+// Built by training/native.py. Letters: B batch, S sequence, U units.
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <numeric>
 #include <vector>
@@ -18,6 +17,7 @@
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/lib/core/threadpool.h"
+#include "training/lanes.h"
 
 namespace {
 
@@ -29,54 +29,11 @@ using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
 #ifdef __AVX512F__
-constexpr int kLanes = 16;
 constexpr int kRows = 6;  // 24 sums stay in the 32 registers of AVX-512
 #else
-constexpr int kLanes = 8;
 constexpr int kRows = 3;  // 12 sums in 16 registers
 #endif
 constexpr int kGates = 4;
-
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
-typedef float Unaligned __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-
-inline Lanes Load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
-inline void Store(float* to, Lanes value) { *reinterpret_cast<Unaligned*>(to) = value; }
-inline Lanes Fill(float value) { return Lanes{} + value; }
-
-// The first `count` lanes; the others are 0.
-inline Lanes LoadSome(const float* from, int count) {
-  if (count == kLanes) return Load(from);
-  Lanes value{};
-  std::memcpy(&value, from, count * sizeof(float));
-  return value;
-}
-inline void StoreSome(float* to, Lanes value, int count) {
-  if (count == kLanes) return Store(to, value);
-  std::memcpy(to, &value, count * sizeof(float));
-}
-
-// The quotient of two polynomials that Eigen uses, within 3e-7 of the true value; NaN of NaN.
-inline Lanes Tanh(Lanes x) {
-  const Lanes largest = Fill(7.90531110763549805f);  // from here on it rounds to the same
-  x = x > largest ? largest : x;
-  x = x < -largest ? -largest : x;
-  const Lanes square = x * x;
-  Lanes above = Fill(-2.76076847742355e-16f);
-  above = above * square + 2.00018790482477e-13f;
-  above = above * square - 8.60467152213735e-11f;
-  above = above * square + 5.12229709037114e-08f;
-  above = above * square + 1.48572235717979e-05f;
-  above = above * square + 6.37261928875436e-04f;
-  above = above * square + 4.89352455891786e-03f;
-  Lanes below = Fill(1.19825839466702e-06f);
-  below = below * square + 1.18534705686654e-04f;
-  below = below * square + 2.26843463243900e-03f;
-  below = below * square + 4.89352518554385e-03f;
-  return x * above / below;
-}
-
-inline Lanes Sigmoid(Lanes x) { return 0.5f * Tanh(0.5f * x) + 0.5f; }
 
 // acc[r][v] += sum over k of rows[r][k] * panel[k][v]; a row of the panel has `vectors` groups of lanes.
 template <int rows, int vectors>

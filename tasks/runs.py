@@ -18,6 +18,7 @@ from bert import records
 from bert import tfrecord
 from bert.optimization import Schedule
 from bert.tokenization import load_vocab
+from student import lstm
 from tasks import encoders
 from tasks import word_table
 from tasks.model_fn import Init, task_model_fn
@@ -25,6 +26,7 @@ from training import command
 from training import files
 from training import flags
 from training import loop
+from training import native
 from training import run_folder
 from training import runtime
 from training.command import UserError
@@ -264,6 +266,16 @@ def open_run(values, model, more_settings):
             values.output_dir, finished["steps"], finished["reason"]), flush=True)
         return None
     return Run(strategy, devices, settings)
+
+
+def choose_kernels(values):
+    """Lets this process compute as its flags say; called before a graph is built.
+
+    Raises:
+      UserError: a kernel that does not run on the chosen devices.
+    """
+    native.use(values.native_ops and not values.num_gpus)
+    lstm.use(values.lstm_kernel, values.num_gpus)
 
 
 def plain_plan(values, make_model_fn):

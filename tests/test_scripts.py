@@ -237,7 +237,7 @@ def test_the_environment_is_made_once_and_then_quietly_kept(machine):
     pip = [line for line in (machine.checkout / "requirements.txt").read_text().splitlines()
            if line.startswith("pip==")]
     assert machine.log() == ["3.7 venv", "3.7 pip " + pip[0], "3.7 pip requirements-dev.txt",
-                             "3.7 -m student.native"]
+                             "3.7 -m training.native"]
     again = machine.set_up()
     assert (again.stdout, again.stderr, machine.log()) == ("", "", [])
 

@@ -11,8 +11,8 @@ flags.disclaim_key_flags()  # so that --help lists them as the command's own
 # name a file whose content is recorded in place of its name.
 WITHOUT_EFFECT_ON_TRAINING = frozenset([
     "do_train", "do_eval", "do_predict", "do_export", "export_dir", "predict_file", "output_dir", "log_steps",
-    "eval_batch_size", "profile", "lstm_kernel", "num_gpus", "num_cpu_replicas", "vocab_file", "bert_config_file",
-    "student_config_file", "labels_file", "teacher_cache"])
+    "eval_batch_size", "profile", "lstm_kernel", "native_ops", "num_gpus", "num_cpu_replicas", "vocab_file",
+    "bert_config_file", "student_config_file", "labels_file", "teacher_cache"])
 
 # Those of `define_masking_flags`, and what they are to `bert.masking.rules_for`.
 MASKING_FLAGS = {
@@ -122,7 +122,11 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
         "lstm_kernel", "auto", ["auto", "native", "block", "cell", "cudnn"],
         "What computes a BiLSTM: native, our op, compiled for this CPU; block, TensorFlow's BlockLSTM; cell, its "
         "LSTMCell, slow; cudnn, NVIDIA's, for GPUs, never run where this was written. The same numbers, but for "
-        "rounding. auto: native where a C++ compiler is, block else and on GPUs. Exports are computed by block.")
+        "rounding. auto: native where --native_ops are, block else. Exports are computed by block.")
+    flags.DEFINE_bool(
+        "native_ops", True,
+        "Compute by our ops, compiled for this CPU, where a C++ compiler is and no GPU is used: --nonative_ops takes "
+        "TensorFlow's alone, which are slower. The same numbers, but for rounding.")
     flags.DEFINE_integer("num_gpus", 0, "GPUs of this machine to train on; 0: the CPU.", lower_bound=0)
     flags.DEFINE_integer(
         "num_cpu_replicas", 1, "Logical CPU devices to train on, to try replication out.", lower_bound=1)

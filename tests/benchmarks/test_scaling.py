@@ -41,6 +41,7 @@ def test_a_step_is_computing_and_the_exchange_over_every_link():
 def test_the_section_tells_both_jobs_and_is_checked_only_where_it_was_measured():
     assert scaling.section({}).count("| 8 V100, float16 |") == 2 and "Checked" not in scaling.section({})
     race = {"work": [300.0, "GFLOP"], "contenders": [{"title": "tensorflow 2.15", "seconds": turns.summary([1.0])}]}
-    step = {"work": [32, "texts"], "contenders": [{"title": "ours, tensorflow 2.15", "seconds": turns.summary([2.0])}]}
+    step = {"work": [32, "texts"],
+            "contenders": [{"title": "our ops, tensorflow 2.15", "seconds": turns.summary([2.0])}]}
     found = scaling.section({"matrix_product": {"races": [race]}, "pretraining": {"races": [step]}})
     assert "own rate of 300 GFLOP/s" in found and "measured were 2000 ms" in found

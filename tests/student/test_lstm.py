@@ -5,10 +5,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from student import lstm as lstms
-from student import native
+from student import recurrence
 from student.lstm import KERNELS
 from student.lstm import lstm
 from tests import graphs
+from training import native
 from training.command import UserError
 
 FEATURES, UNITS, LENGTH = 5, 4, 9
@@ -105,7 +106,7 @@ def test_the_native_kernels_gradients_are_those_of_finite_differences():
     values = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     with tf.Graph().as_default(), tf.Session():
         given = {name: tf.constant(value) for name, value in values.items()}
-        hidden = native.load().lstm_recurrence(
+        hidden = recurrence.ops().lstm_recurrence(
             given["gates"], given["kernel"], tf.constant([4, 0, 3]), reverse=True, forget_bias=1.0).hidden
         loss = tf.reduce_sum(hidden * tf.constant(random.normal(size=[3, 4, 6]), tf.float32))
         for name, shape in shapes.items():
@@ -131,7 +132,7 @@ def test_shapes_that_do_not_fit_are_refused():
         with tf.Graph().as_default(), tf.Session() as session:
             given = [tf.placeholder_with_default(tf.zeros(gates), None),
                      tf.placeholder_with_default(tf.zeros(kernel), None), tf.fill(lengths, 1)]
-            hidden = native.load().lstm_recurrence(*given, reverse=False, forget_bias=1.0).hidden
+            hidden = recurrence.ops().lstm_recurrence(*given, reverse=False, forget_bias=1.0).hidden
             with pytest.raises(tf.errors.InvalidArgumentError, match="are needed"):
                 session.run(hidden)
 
@@ -226,10 +227,12 @@ def test_the_kernel_is_the_named_one_else_that_of_the_context_else_the_processs_
     assert "BlockLSTM" not in ops_of()
 
 
-def test_on_gpus_auto_is_block_and_native_is_refused(monkeypatch):
-    monkeypatch.setattr(lstms, "_chosen", ["auto"])
-    lstms.use("auto", num_gpus=1)
-    assert "BlockLSTM" in ops_of()
+def test_without_native_ops_auto_is_block():
+    with native.using(False):
+        assert "BlockLSTM" in ops_of()
+
+
+def test_on_gpus_native_is_refused():
     with pytest.raises(UserError, match="--lstm_kernel=native: for CPUs, and --num_gpus=2 asks for GPUs"):
         lstms.use("native", num_gpus=2)
 
@@ -237,27 +240,3 @@ def test_on_gpus_auto_is_block_and_native_is_refused(monkeypatch):
 def test_on_a_cpu_cudnn_is_refused():
     with pytest.raises(UserError, match="--lstm_kernel=cudnn: for GPUs"):
         lstms.use("cudnn")
-
-
-def test_without_a_compiler_auto_is_block_which_is_said_and_native_is_an_error(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(native, "FOLDER", str(tmp_path))
-    monkeypatch.setattr(native, "find_compiler", lambda: None)
-    lstms._fastest.cache_clear()
-    try:
-        assert "BlockLSTM" in ops_of(kernel="auto")
-        assert "which is slower, for --lstm_kernel=native: no C++ compiler was found" in capsys.readouterr().out
-        with pytest.raises(UserError, match="no C.. compiler was found .c.., g.., clang..,"):
-            ops_of(kernel="native")
-    finally:
-        lstms._fastest.cache_clear()
-
-
-def test_a_compiler_that_fails_is_told_with_what_it_says_and_leaves_no_library(monkeypatch, tmp_path):
-    failing = tmp_path / "c++"
-    failing.write_text("#!/bin/sh\necho no such header; exit 3\n")
-    failing.chmod(0o755)
-    monkeypatch.setattr(native, "FOLDER", str(tmp_path / "kernels"))
-    monkeypatch.setattr(native, "find_compiler", lambda: str(failing))
-    with pytest.raises(UserError, match="--lstm_kernel=native: .*/c.. cannot compile .*recurrence.cc: no such header"):
-        native.build()
-    assert not list((tmp_path / "kernels").iterdir())

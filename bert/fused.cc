@@ -1,0 +1,442 @@
+// What stands between a Transformer's matrix products, each in one pass over memory, forward and gradient, for CPUs.
+//
+// Dropout takes its draws as they come from TensorFlow's generator: a value stays where its draw is `least` or more, and
+// is then multiplied by `scale`. No draws at all: nothing is dropped. What comes out does not depend on the number of
+// threads.
+//
+// Built by training/native.py. Letters: M rows, H width, B batch, S sequence.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/lib/core/threadpool.h"
+#include "training/lanes.h"
+
+namespace {
+
+using tensorflow::DEVICE_CPU;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+
+constexpr int64_t kRowsOfTask = 64;   // rows whose parameters' gradients are summed together
+constexpr int64_t kCostOfValue = 4;   // of the order of a nanosecond
+
+inline const float* Floats(const Tensor& tensor) { return tensor.flat<float>().data(); }
+inline float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
+
+// work(first, end) for ranges of 0 .. total, on TensorFlow's own threads.
+void ForRanges(OpKernelContext* context, int64_t total, int64_t cost, std::function<void(int64_t, int64_t)> work) {
+  context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
+      total, cost, [&](tensorflow::int64 first, tensorflow::int64 end) { work(first, end); });
+}
+
+// body(place, lanes) for each group of lanes of `count` values; the last may be shorter.
+template <typename Body>
+inline void ByLanes(int64_t count, Body body) {
+  for (int64_t place = 0; place < count; place += kLanes)
+    body(place, static_cast<int>(std::min<int64_t>(kLanes, count - place)));
+}
+
+// What a row of values is multiplied by: 0 or `scale`.
+struct Draws {
+  const int16_t* draws;  // null: nothing is dropped
+  int least;
+  float scale;
+
+  void Factors(int64_t first, int64_t count, float* factors) const {
+    for (int64_t place = 0; place < count; ++place) factors[place] = draws[first + place] >= least ? scale : 0.0f;
+  }
+};
+
+class WithDraws : public OpKernel {
+ public:
+  explicit WithDraws(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("least", &least_));
+    OP_REQUIRES_OK(context, context->GetAttr("scale", &scale_));
+  }
+
+ protected:
+  Draws DrawsOf(const Tensor& draws) const {
+    return {draws.NumElements() ? draws.flat<int16_t>().data() : nullptr, least_, scale_};
+  }
+
+  static bool Fit(const Tensor& draws, const Tensor& values) {
+    return !draws.NumElements() || draws.NumElements() == values.NumElements();
+  }
+
+ private:
+  int least_;
+  float scale_;
+};
+
+// x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+constexpr float kTwice = 1.5957691216057308f, kCubic = 0.044715f;
+
+// By the exponential: of `Sigmoid` too little would be left where x is far below 0.
+inline Lanes GeluSigmoid(Lanes x) { return 1.0f / (1.0f + Exp(x * (-kTwice - kTwice * kCubic * (x * x)))); }
+
+class BertGelu : public OpKernel {
+ public:
+  explicit BertGelu(OpKernelConstruction* context) : OpKernel(context) {}
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& input = context->input(0);
+    Tensor* output;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, input.shape(), &output));
+    const float* from = Floats(input);
+    float* to = Floats(output);
+    ForRanges(context, input.NumElements(), kCostOfValue, [=](int64_t first, int64_t end) {
+      ByLanes(end - first, [=](int64_t place, int count) {
+        const Lanes x = LoadSome(from + first + place, count);
+        StoreSome(to + first + place, x * GeluSigmoid(x), count);
+      });
+    });
+  }
+};
+
+class BertGeluGrad : public OpKernel {
+ public:
+  explicit BertGeluGrad(OpKernelConstruction* context) : OpKernel(context) {}
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &gradient = context->input(0), &input = context->input(1);
+    OP_REQUIRES(context, gradient.shape() == input.shape(),
+                tensorflow::errors::InvalidArgument("BertGeluGrad: gradient and input have one shape"));
+    Tensor* output;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, input.shape(), &output));
+    const float *of = Floats(gradient), *from = Floats(input);
+    float* to = Floats(output);
+    ForRanges(context, input.NumElements(), kCostOfValue, [=](int64_t first, int64_t end) {
+      ByLanes(end - first, [=](int64_t place, int count) {
+        const Lanes x = LoadSome(from + first + place, count), s = GeluSigmoid(x);
+        const Lanes slope = kTwice + 3.0f * kTwice * kCubic * (x * x);
+        const Lanes derivative = s + x * s * (1.0f - s) * slope;
+        StoreSome(to + first + place, LoadSome(of + first + place, count) * derivative, count);
+      });
+    });
+  }
+};
+
+// A row of dropout(inputs) + residual, its mean, and 1 / its standard deviation.
+struct SummedRows {
+  const float *inputs, *residual;
+  Draws draws;
+  int64_t width;
+  float epsilon;
+
+  // factors: [H], filled where something is dropped; sums: [H].
+  void Row(int64_t row, float* factors, float* sums, float* mean, float* rate) const {
+    const float *x = inputs + row * width, *other = residual + row * width;
+    Lanes total{};
+    if (draws.draws) {
+      draws.Factors(row * width, width, factors);
+      ByLanes(width, [&](int64_t place, int count) {
+        const Lanes sum = LoadSome(x + place, count) * LoadSome(factors + place, count) + LoadSome(other + place, count);
+        StoreSome(sums + place, sum, count);
+        total += sum;
+      });
+    } else {
+      ByLanes(width, [&](int64_t place, int count) {
+        const Lanes sum = LoadSome(x + place, count) + LoadSome(other + place, count);
+        StoreSome(sums + place, sum, count);
+        total += sum;
+      });
+    }
+    *mean = SumOf(total) / width;
+    Lanes squares{};
+    const int64_t whole = width / kLanes * kLanes;
+    for (int64_t place = 0; place < whole; place += kLanes) {
+      const Lanes away = Load(sums + place) - *mean;
+      squares += away * away;
+    }
+    float variance = SumOf(squares);
+    for (int64_t place = whole; place < width; ++place) variance += (sums[place] - *mean) * (sums[place] - *mean);
+    *rate = 1.0f / std::sqrt(variance / width + epsilon);
+  }
+};
+
+class BertAddNorm : public WithDraws {
+ public:
+  explicit BertAddNorm(OpKernelConstruction* context) : WithDraws(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &inputs = context->input(0), &residual = context->input(1), &draws = context->input(2);
+    const Tensor &gamma = context->input(3), &beta = context->input(4);
+    OP_REQUIRES(context, inputs.dims() == 2 && residual.shape() == inputs.shape() && Fit(draws, inputs) &&
+                gamma.NumElements() == inputs.dim_size(1) && beta.NumElements() == inputs.dim_size(1),
+                tensorflow::errors::InvalidArgument(
+                    "BertAddNorm needs inputs and residual [M, H], draws [M H] or none, gamma and beta [H]"));
+    Tensor* output;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0, 1}, 0, inputs.shape(), &output));
+    const int64_t width = inputs.dim_size(1);
+    const SummedRows rows{Floats(inputs), Floats(residual), DrawsOf(draws), width, epsilon_};
+    const float *scale = Floats(gamma), *shift = Floats(beta);
+    float* to = Floats(output);
+    ForRanges(context, inputs.dim_size(0), width * kCostOfValue, [=](int64_t first, int64_t end) {
+      std::vector<float> factors(width), sums(width);
+      for (int64_t row = first; row < end; ++row) {
+        float mean, rate;
+        rows.Row(row, factors.data(), sums.data(), &mean, &rate);
+        ByLanes(width, [&](int64_t place, int count) {
+          const Lanes normal = (LoadSome(sums.data() + place, count) - mean) * rate;
+          StoreSome(to + row * width + place,
+                    normal * LoadSome(scale + place, count) + LoadSome(shift + place, count), count);
+        });
+      }
+    });
+  }
+
+ private:
+  float epsilon_;
+};
+
+class BertAddNormGrad : public WithDraws {
+ public:
+  explicit BertAddNormGrad(OpKernelConstruction* context) : WithDraws(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &gradient = context->input(0), &inputs = context->input(1), &residual = context->input(2);
+    const Tensor &draws = context->input(3), &gamma = context->input(4);
+    const int64_t height = inputs.dim_size(0), width = inputs.dim_size(1);
+    OP_REQUIRES(context, gradient.shape() == inputs.shape() && residual.shape() == inputs.shape() &&
+                Fit(draws, inputs) && gamma.NumElements() == width,
+                tensorflow::errors::InvalidArgument("BertAddNormGrad: shapes differ"));
+    Tensor *of_inputs, *of_residual, *of_gamma, *of_beta;
+    OP_REQUIRES_OK(context, context->allocate_output(0, inputs.shape(), &of_inputs));
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 1, inputs.shape(), &of_residual));
+    OP_REQUIRES_OK(context, context->allocate_output(2, gamma.shape(), &of_gamma));
+    OP_REQUIRES_OK(context, context->allocate_output(3, gamma.shape(), &of_beta));
+    const SummedRows rows{Floats(inputs), Floats(residual), DrawsOf(draws), width, epsilon_};
+    const float *of = Floats(gradient), *scale = Floats(gamma);
+    float *to_inputs = Floats(of_inputs), *to_residual = Floats(of_residual);
+    // Of gamma and of beta, a part for each task: their sum has one order, however many threads there are.
+    const int64_t tasks = (height + kRowsOfTask - 1) / kRowsOfTask;
+    std::vector<float> parts(tasks * 2 * width, 0.0f);
+    ForRanges(context, tasks, kRowsOfTask * width * kCostOfValue * 2, [&](int64_t first, int64_t end) {
+      std::vector<float> factors(width), sums(width);
+      for (int64_t task = first; task < end; ++task) {
+        float* part = &parts[task * 2 * width];
+        for (int64_t row = task * kRowsOfTask; row < std::min(height, (task + 1) * kRowsOfTask); ++row) {
+          float mean, rate;
+          rows.Row(row, factors.data(), sums.data(), &mean, &rate);
+          Through(of + row * width, scale, mean, rate, width, sums.data(), part);
+          ByLanes(width, [&](int64_t place, int count) {
+            const Lanes sum = LoadSome(sums.data() + place, count);
+            StoreSome(to_residual + row * width + place, sum, count);
+            StoreSome(to_inputs + row * width + place,
+                      rows.draws.draws ? sum * LoadSome(factors.data() + place, count) : sum, count);
+          });
+        }
+      }
+    });
+    float *to_gamma = Floats(of_gamma), *to_beta = Floats(of_beta);
+    std::fill_n(to_gamma, width, 0.0f);
+    std::fill_n(to_beta, width, 0.0f);
+    for (int64_t task = 0; task < tasks; ++task) {
+      for (int64_t place = 0; place < width; ++place) to_gamma[place] += parts[task * 2 * width + place];
+      for (int64_t place = 0; place < width; ++place) to_beta[place] += parts[(task * 2 + 1) * width + place];
+    }
+  }
+
+ private:
+  // From the gradient of a row to that of its sum, which takes the place of the sum. With n the normalised row and
+  // d = gamma * gradient: rate (d - mean(d) - n mean(d n)).
+  static void Through(const float* of, const float* gamma, float mean, float rate, int64_t width, float* sums,
+                      float* part) {
+    Lanes of_shift{}, of_scale{};
+    ByLanes(width, [&](int64_t place, int count) {
+      const Lanes gradient = LoadSome(of + place, count);
+      const Lanes normal = (LoadSome(sums + place, count) - mean) * rate;
+      const Lanes scaled = gradient * LoadSome(gamma + place, count);  // 0 beyond the row's end
+      StoreSome(sums + place, normal, count);
+      StoreSome(part + place, LoadSome(part + place, count) + gradient * normal, count);
+      StoreSome(part + width + place, LoadSome(part + width + place, count) + gradient, count);
+      of_shift += scaled;
+      of_scale += scaled * normal;
+    });
+    const float shift = SumOf(of_shift) / width, share = SumOf(of_scale) / width;
+    ByLanes(width, [&](int64_t place, int count) {
+      const Lanes scaled = LoadSome(of + place, count) * LoadSome(gamma + place, count);
+      StoreSome(sums + place, (scaled - shift - LoadSome(sums + place, count) * share) * rate, count);
+    });
+  }
+
+  float epsilon_;
+};
+
+// The softmax of scores + bias over the last axis, and what dropout leaves of it.
+class BertSoftmax : public WithDraws {
+ public:
+  using WithDraws::WithDraws;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &scores = context->input(0), &bias = context->input(1), &draws = context->input(2);
+    OP_REQUIRES(context, scores.dims() == 4 && bias.dims() == 2 && Fit(draws, scores) &&
+                bias.dim_size(0) == scores.dim_size(0) && bias.dim_size(1) == scores.dim_size(3),
+                tensorflow::errors::InvalidArgument(
+                    "BertSoftmax needs scores [B, A, S, S], bias [B, S], draws [B A S S] or none"));
+    Tensor *dropped, *probabilities;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 1, scores.shape(), &probabilities));
+    if (draws.NumElements()) {
+      OP_REQUIRES_OK(context, context->allocate_output(0, scores.shape(), &dropped));
+    } else {
+      context->set_output(0, *probabilities);
+      dropped = nullptr;
+    }
+    const int64_t length = scores.dim_size(3), rows_of_text = scores.dim_size(1) * scores.dim_size(2);
+    const float *from = Floats(scores), *added = Floats(bias);
+    const Draws chosen = DrawsOf(draws);
+    float *to = Floats(probabilities), *kept = dropped ? Floats(dropped) : nullptr;
+    ForRanges(context, scores.dim_size(0) * rows_of_text, length * kCostOfValue, [=](int64_t first, int64_t end) {
+      std::vector<float> factors(length);
+      for (int64_t row = first; row < end; ++row) {
+        Softmax(from + row * length, added + row / rows_of_text * length, length, to + row * length);
+        if (!kept) continue;
+        chosen.Factors(row * length, length, factors.data());
+        ByLanes(length, [&](int64_t place, int count) {
+          StoreSome(kept + row * length + place,
+                    LoadSome(to + row * length + place, count) * LoadSome(factors.data() + place, count), count);
+        });
+      }
+    });
+  }
+
+ private:
+  static void Softmax(const float* scores, const float* bias, int64_t length, float* to) {
+    Lanes most = Fill(scores[0] + bias[0]), total{};
+    ByLanes(length, [&](int64_t place, int count) {
+      Lanes sum = LoadSome(scores + place, count) + LoadSome(bias + place, count);
+      StoreSome(to + place, sum, count);
+      for (int lane = count; lane < kLanes; ++lane) sum[lane] = most[lane];
+      most = sum > most ? sum : most;
+    });
+    float largest = most[0];
+    for (int lane = 1; lane < kLanes; ++lane) largest = most[lane] > largest ? most[lane] : largest;
+    ByLanes(length, [&](int64_t place, int count) {
+      Lanes power = Exp(LoadSome(to + place, count) - largest);
+      for (int lane = count; lane < kLanes; ++lane) power[lane] = 0.0f;
+      StoreSome(to + place, power, count);
+      total += power;
+    });
+    const float share = 1.0f / SumOf(total);
+    ByLanes(length, [&](int64_t place, int count) {
+      StoreSome(to + place, LoadSome(to + place, count) * share, count);
+    });
+  }
+};
+
+class BertSoftmaxGrad : public WithDraws {
+ public:
+  using WithDraws::WithDraws;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &gradient = context->input(0), &probabilities = context->input(1), &draws = context->input(2);
+    OP_REQUIRES(context, gradient.dims() == 4 && gradient.shape() == probabilities.shape() && Fit(draws, gradient),
+                tensorflow::errors::InvalidArgument("BertSoftmaxGrad: shapes differ"));
+    Tensor* output;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, gradient.shape(), &output));
+    const int64_t length = gradient.dim_size(3), rows = length ? gradient.NumElements() / length : 0;
+    const float *of = Floats(gradient), *from = Floats(probabilities);
+    const Draws chosen = DrawsOf(draws);
+    float* to = Floats(output);
+    ForRanges(context, rows, length * kCostOfValue, [=](int64_t first, int64_t end) {
+      std::vector<float> factors(length, 1.0f);
+      for (int64_t row = first; row < end; ++row) {
+        const float *given = of + row * length, *share = from + row * length;
+        if (chosen.draws) chosen.Factors(row * length, length, factors.data());
+        Lanes total{};
+        ByLanes(length, [&](int64_t place, int count) {
+          total += LoadSome(given + place, count) * LoadSome(factors.data() + place, count) *
+                   LoadSome(share + place, count);
+        });
+        const float mean = SumOf(total);
+        ByLanes(length, [&](int64_t place, int count) {
+          const Lanes kept = LoadSome(given + place, count) * LoadSome(factors.data() + place, count);
+          StoreSome(to + row * length + place, LoadSome(share + place, count) * (kept - mean), count);
+        });
+      }
+    });
+  }
+};
+
+tensorflow::Status LikeInput(tensorflow::shape_inference::InferenceContext* context, int input) {
+  for (int output = 0; output < context->num_outputs(); ++output) context->set_output(output, context->input(input));
+  return tensorflow::Status();
+}
+
+REGISTER_OP("BertGelu").Input("x: float").Output("y: float").SetShapeFn(
+    [](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
+
+REGISTER_OP("BertGeluGrad").Input("y_gradient: float").Input("x: float").Output("x_gradient: float").SetShapeFn(
+    [](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
+
+REGISTER_OP("BertAddNorm")
+    .Attr("least: int")
+    .Attr("scale: float")
+    .Attr("epsilon: float")
+    .Input("inputs: float")
+    .Input("residual: float")
+    .Input("draws: int16")
+    .Input("gamma: float")
+    .Input("beta: float")
+    .Output("normalized: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
+
+REGISTER_OP("BertAddNormGrad")
+    .Attr("least: int")
+    .Attr("scale: float")
+    .Attr("epsilon: float")
+    .Input("gradient: float")
+    .Input("inputs: float")
+    .Input("residual: float")
+    .Input("draws: int16")
+    .Input("gamma: float")
+    .Output("inputs_gradient: float")
+    .Output("residual_gradient: float")
+    .Output("gamma_gradient: float")
+    .Output("beta_gradient: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
+      for (int output = 0; output < 4; ++output) context->set_output(output, context->input(output < 2 ? 1 : 4));
+      return tensorflow::Status();
+    });
+
+REGISTER_OP("BertSoftmax")
+    .Attr("least: int")
+    .Attr("scale: float")
+    .Input("scores: float")
+    .Input("bias: float")
+    .Input("draws: int16")
+    .Output("dropped: float")
+    .Output("probabilities: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
+
+REGISTER_OP("BertSoftmaxGrad")
+    .Attr("least: int")
+    .Attr("scale: float")
+    .Input("gradient: float")
+    .Input("probabilities: float")
+    .Input("draws: int16")
+    .Output("scores_gradient: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
+
+REGISTER_KERNEL_BUILDER(Name("BertGelu").Device(DEVICE_CPU), BertGelu);
+REGISTER_KERNEL_BUILDER(Name("BertGeluGrad").Device(DEVICE_CPU), BertGeluGrad);
+REGISTER_KERNEL_BUILDER(Name("BertAddNorm").Device(DEVICE_CPU), BertAddNorm);
+REGISTER_KERNEL_BUILDER(Name("BertAddNormGrad").Device(DEVICE_CPU), BertAddNormGrad);
+REGISTER_KERNEL_BUILDER(Name("BertSoftmax").Device(DEVICE_CPU), BertSoftmax);
+REGISTER_KERNEL_BUILDER(Name("BertSoftmaxGrad").Device(DEVICE_CPU), BertSoftmaxGrad);
+
+}  // namespace

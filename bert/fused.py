@@ -1,0 +1,98 @@
+"""What stands between a Transformer's matrix products: in one pass over memory, by the ops of fused.cc, where they
+run, else by TensorFlow's own. The same numbers but for rounding, and the same draws of dropout.
+
+Letters: M rows, H width, B batch, A heads, S sequence.
+"""
+
+import functools
+import math
+import os
+
+import tensorflow.compat.v1 as tf
+
+from bert.randomness import dropout
+from bert.randomness import dropout_draws
+from training import native
+
+SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fused.cc")
+LAYER_NORM_EPSILON = 1e-12
+
+
+def gelu(tensor):
+    """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016).
+
+    0.5 x (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): the right side needs fewer
+    passes.
+    """
+    if native.available():
+        return _ops().bert_gelu(tensor)
+    twice = 2.0 * math.sqrt(2.0 / math.pi)
+    return tensor * tf.sigmoid(tensor * (twice + twice * 0.044715 * tf.square(tensor)))
+
+
+def layer_norm(tensor, gamma, beta):
+    """Normalises the last axis (Ba et al. 2016, eq. 4)."""
+    mean, variance = tf.nn.moments(tensor, axes=[-1], keep_dims=True)
+    return tf.nn.batch_normalization(tensor, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
+
+
+def add_norm(inputs, residual, gamma, beta, rate, site):
+    """layer_norm(dropout(inputs) + residual).
+
+    Args:
+      inputs, residual: float32 [M, H].
+      gamma, beta: float32 [H].
+      rate, site: of dropout, see `bert.randomness.dropout`.
+    """
+    if not native.available():
+        return layer_norm(dropout(inputs, rate, site) + residual, gamma, beta)
+    draws, least, scale = _draws(inputs, rate, site)
+    return _ops().bert_add_norm(inputs, residual, draws, gamma, beta, least=least, scale=scale,
+                                epsilon=LAYER_NORM_EPSILON)
+
+
+def softmax(scores, bias, rate, site):
+    """dropout(softmax(scores + bias)).
+
+    Args:
+      scores: float32 [B, A, S, S].
+      bias: float32 [B, 1, 1, S], without gradient.
+      rate, site: of dropout, see `bert.randomness.dropout`.
+    """
+    if not native.available():
+        return dropout(tf.nn.softmax(scores + bias), rate, site)
+    draws, least, scale = _draws(scores, rate, site)
+    return _ops().bert_softmax(scores, bias[:, 0, 0], draws, least=least, scale=scale).dropped
+
+
+def _draws(tensor, rate, site):
+    if rate == 0.0:
+        return tf.zeros([0], tf.int16), 0, 1.0
+    return dropout_draws(tensor, rate, site)
+
+
+@functools.lru_cache(maxsize=None)
+def _ops():
+    """The module with the ops, their gradients registered."""
+    ops = native.load(SOURCE)
+
+    def attributes(op, *names):
+        return {name: op.get_attr(name) for name in names}
+
+    @tf.RegisterGradient("BertGelu")
+    def _of_gelu(op, gradient):
+        return ops.bert_gelu_grad(gradient, op.inputs[0])
+
+    @tf.RegisterGradient("BertAddNorm")
+    def _of_add_norm(op, gradient):
+        inputs, residual, draws, gamma, _ = op.inputs
+        of = ops.bert_add_norm_grad(gradient, inputs, residual, draws, gamma,
+                                    **attributes(op, "least", "scale", "epsilon"))
+        return of.inputs_gradient, of.residual_gradient, None, of.gamma_gradient, of.beta_gradient
+
+    @tf.RegisterGradient("BertSoftmax")
+    def _of_softmax(op, gradient, _):
+        of_scores = ops.bert_softmax_grad(gradient, op.outputs[1], op.inputs[2], **attributes(op, "least", "scale"))
+        return of_scores, None, None
+
+    return ops

@@ -1,0 +1,130 @@
+"""The ops of fused.cc against TensorFlow's own: forward, gradients, draws."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from bert import fused
+from tests.graphs import run
+from training import native
+
+pytestmark = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
+
+WIDTHS = (1, 7, 15, 16, 17, 64, 100)  # around a register, and not a multiple of one
+
+
+def both(build, *inputs):
+    """What `build` of tensors gives and its gradient for each input, by our ops and by TensorFlow's.
+
+    The gradient is that of a sum in which each value has another weight.
+    """
+    found = []
+
+    def with_gradients():
+        given = [tf.constant(values, tf.float32) for values in inputs]
+        output = build(*given)
+        places = tf.cast(tf.range(tf.size(output)), tf.float32)
+        weights = tf.reshape(tf.cos(places), tf.shape(output))
+        return [output, *tf.gradients(output * weights, given)]
+
+    for allowed in (True, False):
+        with native.using(allowed):
+            found.append(run(with_gradients))
+    return found
+
+
+def same(build, *inputs, **tolerance):
+    ours, theirs = both(build, *inputs)
+    for one, other in zip(ours, theirs):
+        np.testing.assert_allclose(one, other, **dict(dict(rtol=2e-5, atol=2e-6), **tolerance))
+    return ours
+
+
+def values(*shape, scale=1.0, seed=0):
+    return np.random.RandomState(seed).normal(size=shape, scale=scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_gelu(width):
+    same(fused.gelu, values(3, width, scale=3.0), atol=5e-6)
+
+
+def test_gelu_far_from_zero_is_the_value_itself_or_nothing():
+    found, slope = same(fused.gelu, np.float32([-1e30, -50.0, -5.0, 0.0, 5.0, 50.0, 1e18]))
+    np.testing.assert_allclose(found, [0.0, 0.0, -5e-7, 0.0, 5.0, 50.0, 1e18], atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_add_norm(width, rate):
+    # Of a width of 1 nothing is left but beta.
+    same(lambda *given: fused.add_norm(*given, rate, "here"), values(150, width), values(150, width, seed=1),
+         values(width, seed=2), values(width, seed=3), atol=1e-4 if width > 1 else 1.0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("length", WIDTHS)
+def test_softmax(length, rate):
+    mask = np.where(np.arange(length) < np.array([[length], [max(1, length // 2)]]), 0.0, -10000.0)
+    bias = mask[:, None, None, :].astype(np.float32)
+    probabilities, _ = same(lambda scores: fused.softmax(scores, tf.constant(bias), rate, "here"),
+                            values(2, 3, length, length, scale=4.0))
+    assert not probabilities[1, :, :, max(1, length // 2):].any()  # padding: not a trace
+    if rate == 0.0:
+        np.testing.assert_allclose(probabilities.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+def test_where_everything_is_padding_all_places_are_alike():
+    bias = np.full([1, 1, 1, 5], -10000.0, np.float32)
+    probabilities, _ = same(lambda scores: fused.softmax(scores, tf.constant(bias), 0.0, ""), values(1, 1, 5, 5) * 0.0)
+    np.testing.assert_allclose(probabilities, 0.2, rtol=1e-6)
+
+
+def test_what_is_dropped_is_dropped_in_the_gradient_too():
+    kept, slope, *_ = same(lambda *given: fused.add_norm(*given, 0.5, "here"), values(64, 32), values(64, 32) * 0.0,
+                           np.ones(32), np.zeros(32), atol=1e-4)
+    assert 0.4 < (slope == 0.0).mean() < 0.6
+
+
+@pytest.mark.parametrize("build, inputs", [
+    (fused.gelu, [values(2, 20)]),
+    (lambda *given: fused.add_norm(*given, 0.0, ""), [values(2, 20), values(2, 20), np.ones(20), np.zeros(20)]),
+    (lambda scores: fused.softmax(scores, tf.zeros([1, 1, 1, 20]), 0.0, ""), [values(1, 1, 2, 20)]),
+], ids=["gelu", "add_norm", "softmax"])
+def test_nan_stays_nan(build, inputs):
+    inputs[0][..., 0, 3] = np.nan
+    (ours, *_), (theirs, *_) = both(build, *inputs)
+    assert np.isnan(ours).any()
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+
+
+def test_a_row_is_computed_alike_in_any_company():
+    rows = values(300, 48)
+
+    def normalized(rows):
+        return run(lambda: fused.add_norm(tf.constant(rows), tf.constant(rows), tf.ones([48]), tf.zeros([48]), 0.0, ""))
+
+    np.testing.assert_array_equal(normalized(rows)[:5], normalized(rows[:5]))
+
+
+def test_nothing_to_compute():
+    for one in both(fused.gelu, np.zeros([0, 4]))[0]:
+        assert one.shape == (0, 4)
+    for one in both(lambda *given: fused.add_norm(*given, 0.1, ""), np.zeros([0, 4]), np.zeros([0, 4]), np.ones(4),
+                    np.zeros(4))[0][:3]:
+        assert one.shape == (0, 4)
+    for one in both(lambda scores: fused.softmax(scores, tf.zeros([0, 1, 1, 4]), 0.1, ""), np.zeros([0, 2, 4, 4]))[0]:
+        assert one.shape == (0, 2, 4, 4)
+
+
+@pytest.mark.parametrize("build, said", [
+    (lambda ops: ops.bert_add_norm(tf.zeros([2, 4]), tf.zeros([1, 4]), tf.zeros([0], tf.int16), tf.ones([4]),
+                                   tf.zeros([4]), least=0, scale=1.0, epsilon=1e-12), "BertAddNorm needs inputs"),
+    (lambda ops: ops.bert_softmax(tf.zeros([1, 1, 2, 2]), tf.zeros([1, 3]), tf.zeros([0], tf.int16), least=0,
+                                  scale=1.0).dropped, "BertSoftmax needs scores"),
+    (lambda ops: ops.bert_softmax(tf.zeros([1, 1, 2, 2]), tf.zeros([1, 2]), tf.zeros([3], tf.int16), least=0,
+                                  scale=1.0).dropped, "BertSoftmax needs scores"),
+])
+def test_other_shapes_are_refused(build, said):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+        run(lambda: build(fused._ops()))
