@@ -109,13 +109,13 @@ def _distillation(setting):
 
 
 def _input(setting):
-    """Real input against one batch that is repeated from memory, of the same size for both."""
+    """Real input against some batches that are repeated from memory, all of one size."""
     races = []
     for script, flags in (
             ("run_classifier.py", _student(setting)),
             ("run_pretraining.py", ["--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
                                     "--student_config_file=configs/student.json"])):
-        contenders = [contender for title, repeat in (("one batch again and again", True), ("records", False))
+        contenders = [contender for title, repeat in (("some batches from memory, again and again", True), ("records", False))
                       for contender in _runs(setting, title, script, flags, repeat=repeat, pad_to=128)[:1]]
         races.append(Race(script, (32, "texts"), _present(contenders)))
     return races

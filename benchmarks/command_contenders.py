@@ -20,6 +20,7 @@ from tasks import runs
 
 
 PREDICTIONS = 20  # masked tokens of a text at most, as create_pretraining_data makes them
+REPEATED = 32     # batches; of one alone the word table's rows would stay in the caches
 
 
 class Turns(tf.estimator.SessionRunHook):
@@ -56,7 +57,7 @@ class Turns(tf.estimator.SessionRunHook):
 
 
 def changed_input(make_input_fn, repeat, pad_to):
-    """`records.training_input_fn` with another input: one batch again and again, or every text padded to a length.
+    """`records.training_input_fn` with another input: some batches again and again, or every text padded to a length.
 
     Predictions are then padded too, to `PREDICTIONS`.
     """
@@ -76,7 +77,7 @@ def changed_input(make_input_fn, repeat, pad_to):
         def changed(input_context=None):
             batches = input_fn(input_context)
             batches = batches.map(pad) if pad_to else batches
-            return batches.take(1).cache().repeat() if repeat else batches
+            return batches.take(REPEATED).cache().repeat() if repeat else batches
 
         return changed
 
