@@ -115,7 +115,7 @@ def _input(setting):
             ("run_classifier.py", _student(setting)),
             ("run_pretraining.py", ["--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
                                     "--student_config_file=configs/student.json"])):
-        contenders = [contender for title, repeat in (("some batches from memory, again and again", True), ("records", False))
+        contenders = [contender for title, repeat in (("some batches, again and again", True), ("records", False))
                       for contender in _runs(setting, title, script, flags, repeat=repeat, pad_to=128)[:1]]
         races.append(Race(script, (32, "texts"), _present(contenders)))
     return races

@@ -1,41 +1,129 @@
-"""A classifier as a SavedModel for TensorFlow Serving.
+"""A classifier as a SavedModel for TensorFlow Serving: core operations only, the tokenizer among them.
 
-Signatures: `serving_default` takes token ids, `examples:serving_default` serialized tf.Examples with the same
-features; both answer `probabilities` and `logits`. vocab.txt, labels.txt, config.json, text.json (how text
-becomes ids, and which head), origin.json (which checkpoint it is) and, where a text may have several labels,
-thresholds.json are in `assets.extra`.
+Signatures, each of any number of texts of any length, padded to the longest of a batch only:
+
+    classify_text            text: string [B], UTF-8
+    classify_pair            text, text_b: string [B] each, for models of pairs
+    encode_text              text: string [B]
+    serving_default          input_ids, input_mask, segment_ids: int32 [B, S]
+    examples:serving_default examples: string [B], serialized tf.Examples with those features
+
+`classify_*` answer `probabilities` float32 [B, C]; `classes` string [B, C], their names; `label` string [B], the most
+probable one, or, where a text may have several, `chosen` bool [B, C]; `num_tokens` int32 [B], of a text before it is
+cut to the model's length. `encode_text` answers `sequence_output` [B, S, H], `pooled_output` [B, F] (what the
+classifier sees) and `num_tokens`. The others answer `probabilities` and `logits`.
+
+vocab.txt, labels.txt, config.json, text.json (how text becomes ids, and which head), origin.json (which checkpoint it
+is) and, where a text may have several labels, thresholds.json are in `assets.extra`, and a request that warms a server
+up. A model that was trained on words of jieba (--tokenizer=words) takes ids alone.
 """
 
 import dataclasses
+import json
 import os
 import tempfile
 
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from bert import records
+from bert.tokenization import load_vocab
+from serving import warm_up
 from student import lstm
 from tasks import classify
+from tasks import heads
 from tasks import runs
-from tasks.model_fn import task_model_fn
+from tasks.encoders import build_encoder
+from tasks.graph_features import GraphFeaturizer
+from tasks.model_fn import prediction_spec
 from training import files
 from training import native
 from training import runtime
 
 ASSETS = "assets.extra"
+SAVED_MODEL = "saved_model.pb"
 THRESHOLDS = "thresholds.json"
 ORIGIN = "origin.json"
+NUM_TOKENS = "num_tokens"
+FORMAT = 2  # of what an export holds; one of another format is made anew
+
+# The Estimator makes one of each input and each output, and names it so; these are kept, and called so.
+SIGNATURES = {"serving_default": "serving_default", "examples:serving_default": "examples:serving_default",
+              "text:classify": "classify_text", "pair:classify": "classify_pair", "text:encode": "encode_text"}
 
 
-def serving_input():
-    """The inputs of an exported model: int32 [B, S] each, padded with 0, or serialized examples [B]."""
-    serialized = tf.placeholder(tf.string, [None], "examples")
-    features = records.parse(serialized, records.SEQUENCE)
-    # Whoever feeds the ids feeds the outputs of the parser.
-    return tf.estimator.export.ServingInputReceiver(
-        features, dict(features), {"examples": {"examples": serialized}})
+def serving_input(settings, vocab_file):
+    """The input function of an exported model.
+
+    Args:
+      settings: `text_settings.TextSettings`.
+      vocab_file: its vocabulary.
+    """
+    def make():
+        serialized, texts, second_texts = [
+            tf.placeholder_with_default(tf.zeros([0], tf.string), [None], name) for name in (
+                "examples", "text", "text_b")]
+        features = records.parse(serialized, records.SEQUENCE)
+        num_tokens = tf.reduce_sum(features["input_mask"], axis=1)
+        inputs = {"examples": {"examples": serialized}}
+        if settings.tokenizer == "wordpiece":
+            # Whoever feeds texts feeds no examples: of the two, one is a batch of none.
+            more, more_tokens = GraphFeaturizer(settings, load_vocab(vocab_file)).features(texts, second_texts)
+            features = {name: _joined(features[name], more[name]) for name in records.SEQUENCE}
+            num_tokens = tf.concat([num_tokens, more_tokens], axis=0)
+            inputs.update(text={"text": texts}, pair={"text": texts, "text_b": second_texts})
+        # Whoever feeds the ids feeds what comes of the others.
+        return tf.estimator.export.ServingInputReceiver(dict(features, **{NUM_TOKENS: num_tokens}), features, inputs)
+
+    return make
 
 
-def export(config, task, checkpoint, export_dir, assets):
+def _joined(one, other):
+    """Batches [B, S] and [B', S'], one of them of none, as one."""
+    length = tf.maximum(tf.shape(one)[1], tf.shape(other)[1])
+    joined = tf.concat([tf.pad(part, [[0, 0], [0, length - tf.shape(part)[1]]]) for part in (one, other)], axis=0)
+    joined.set_shape([None, None])
+    return joined
+
+
+def serving_model_fn(config, task, thresholds):
+    """A model_fn that answers as the signatures say.
+
+    Args:
+      config: the model's, as from `encoders.read_config`.
+      task: Classification.
+      thresholds: C probabilities from which on a class is chosen; None: one class a text.
+    """
+    def model_fn(features, mode):
+        del mode
+        encoder = build_encoder(config, False, features)
+        logits = task.logits(encoder, config, features)
+        spec = prediction_spec(task, logits, features)
+        num_tokens = features[NUM_TOKENS]
+        outputs = {
+            "serving_default": spec.predictions,
+            "classify": dict(_answer(spec.predictions["probabilities"], task, thresholds), num_tokens=num_tokens),
+            "encode": {"sequence_output": encoder.get_sequence_output(), NUM_TOKENS: num_tokens,
+                       "pooled_output": heads.text_vector(task.head, encoder, features["input_mask"])}}
+        return spec._replace(export_outputs={
+            name: tf.estimator.export.PredictOutput(values) for name, values in outputs.items()})
+
+    return model_fn
+
+
+def _answer(probabilities, task, thresholds):
+    names = tf.constant(task.label_names)
+    # A row for each text: only so a server takes requests of rows.
+    classes = tf.tile(names[None, :], [tf.shape(probabilities)[0], 1])
+    answer = {"probabilities": probabilities, "classes": classes}
+    if thresholds:
+        answer["chosen"] = probabilities >= tf.constant(thresholds, tf.float32)
+    else:
+        answer["label"] = tf.gather(names, tf.argmax(probabilities, axis=1))
+    return answer
+
+
+def export(config, task, checkpoint, export_dir, assets, settings, vocab_file):
     """Writes one SavedModel, whole or not at all.
 
     Args:
@@ -44,20 +132,44 @@ def export(config, task, checkpoint, export_dir, assets):
       checkpoint: its prefix.
       export_dir: each export gets a folder there, named by the time.
       assets: dict of name -> text, files for `assets.extra`.
+      settings: `text_settings.TextSettings`.
+      vocab_file: its vocabulary.
 
     Returns:
       the new folder.
     """
+    thresholds = json.loads(assets[THRESHOLDS]) if THRESHOLDS in assets else None
     estimator = tf.estimator.Estimator(
-        task_model_fn(config, task), config=runtime.local_config(os.path.dirname(checkpoint)))
+        serving_model_fn(config, task, thresholds), config=runtime.local_config(os.path.dirname(checkpoint)))
     # A server has no op of ours.
-    with native.using(False), lstm.using("block"), tempfile.TemporaryDirectory() as folder, runs.restoring(checkpoint):
+    os.makedirs(export_dir, exist_ok=True)
+    with native.using(False), lstm.using("block"), runs.restoring(checkpoint), tempfile.TemporaryDirectory(
+            prefix="unfinished-", dir=export_dir) as folder:
+        extra = {name: os.path.join(folder, name) for name in assets}
         for name, text in assets.items():
-            files.write_text(os.path.join(folder, name), text)
-        exported = estimator.export_saved_model(
-            export_dir, serving_input, checkpoint_path=checkpoint,
-            assets_extra={name: os.path.join(folder, name) for name in assets})
-    return exported.decode("utf-8") if isinstance(exported, bytes) else exported
+            files.write_text(extra[name], text)
+        if settings.tokenizer == "wordpiece":
+            extra[warm_up.FILE] = os.path.join(folder, warm_up.FILE)
+            warm_up.write(extra[warm_up.FILE])
+        made = tf.compat.as_text(estimator.export_saved_model(
+            folder, serving_input(settings, vocab_file), checkpoint_path=checkpoint, assets_extra=extra))
+        _name_signatures(os.path.join(made, SAVED_MODEL))
+        version = max(int(os.path.basename(made)), int(os.path.basename(newest(export_dir) or "0")) + 1)
+        target = os.path.join(export_dir, str(version))
+        os.rename(made, target)
+    return target
+
+
+def _name_signatures(path):
+    """Keeps of a SavedModel's signatures those of `SIGNATURES`, under the names that stand there."""
+    model = saved_model_pb2.SavedModel.FromString(files.read_bytes(path))
+    signatures = model.meta_graphs[0].signature_def
+    found = {name: signatures[name] for name in list(signatures)}
+    kept = {SIGNATURES[name]: signature.SerializeToString() for name, signature in found.items() if name in SIGNATURES}
+    signatures.clear()
+    for name, signature in kept.items():
+        signatures[name].ParseFromString(signature)
+    files.write_bytes(path, model.SerializeToString(deterministic=True))
 
 
 def newest(export_dir):
@@ -70,23 +182,26 @@ def export_best(values, model, data):
     """Exports the best checkpoint of a run, as the flags say, unless the last export is the same."""
     task = classify.make_task(values, data)
     checkpoint, thresholds = classify.best_model(values, task)
+    vocab_file = model.files.vocab_file
     assets = dict(classify.run_folder_contents(data), **{
         "config.json": files.to_json(dataclasses.asdict(model.config)),
-        "vocab.txt": files.read_bytes(model.files.vocab_file).decode("utf-8"),
+        "vocab.txt": files.read_bytes(vocab_file).decode("utf-8"),
         # The index holds a checksum of every variable.
-        ORIGIN: files.to_json({"checkpoint_index_sha256": files.digest(checkpoint + ".index")})})
+        ORIGIN: files.to_json({"checkpoint_index_sha256": files.digest(checkpoint + ".index"),
+                               "export_format": FORMAT})})
     if thresholds:
         assets[THRESHOLDS] = files.to_json(thresholds)
     export_dir = values.export_dir or os.path.join(values.output_dir, "export")
     made = newest(export_dir)
-    if made and _assets(made) == assets:
+    if made and _assets(made, assets) == assets:
         print("%s: exported already; nothing to do" % made, flush=True)
     else:
-        print("%s: exported" % export(model.config, task, checkpoint, export_dir, assets), flush=True)
+        made = export(model.config, task, checkpoint, export_dir, assets, data.text, vocab_file)
+        print("%s: exported" % made, flush=True)
 
 
-def _assets(exported):
-    """dict of name -> text, as `export` was given it."""
+def _assets(exported, names):
+    """dict of name -> text, those of `names` that are there."""
     folder = os.path.join(exported, ASSETS)
     return {name: files.read_bytes(os.path.join(folder, name)).decode("utf-8")
-            for name in (os.listdir(folder) if os.path.isdir(folder) else [])}
+            for name in names if os.path.exists(os.path.join(folder, name))}

@@ -63,8 +63,8 @@ def test_interpreters_without_the_package_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(material, "FOLDER", str(tmp_path / "made"))
     for name in ("texts", "vocab"):
         (tmp_path / name).write_text("[PAD]\n一\n")
-    found = material.find_pythons(str(tmp_path / "nothing"), sys.executable)
-    assert found["torch"] is None and sys.executable in found.values()
+    found = material.find_pythons(*[str(tmp_path / "nothing")] * 2, sys.executable)
+    assert found["torch"] is None and found[material.INTEL] is None and sys.executable in found.values()
     for case in cases.CASES.values():
         setting = material.Setting(found, "data", *[str(tmp_path / name) for name in ("texts", "vocab")], "", "", "")
         for race in case.races(setting):

@@ -9,6 +9,9 @@ import tensorflow.compat.v1 as tf
 
 from bert import records
 from serving import export
+from serving import warm_up
+from serving.predictor import Predictor
+from tests import tiny
 from tests.commands import read
 from tests.test_run_classifier import predictions
 from training import graph_mode  # noqa: F401
@@ -89,6 +92,93 @@ def test_thresholds_go_with_a_model_of_several_labels_alone(several_classifier, 
     chosen = json.loads(read(several_classifier.folder, "best", "figures.json"))["thresholds"]
     assert json.loads(read(exported(several_classifier), "assets.extra", "thresholds.json")) == chosen
     assert not os.path.exists(os.path.join(exported(student_classifier), "assets.extra", "thresholds.json"))
+
+
+TEXTS = ["聚氯乙烯", "", "一丁七 万丈三上下。", "\u4e0d" * 200, "与 PVC 丐丑专"]
+
+
+@pytest.mark.parametrize("name", ["teacher_classifier", "student_classifier", "several_classifier"])
+def test_raw_text_gets_the_answer_of_its_ids(name, request):
+    folder = exported(request.getfixturevalue(name))
+    found = answer(folder, "classify_text", {"text": TEXTS})
+    predictor = Predictor(folder)
+    np.testing.assert_allclose(found["probabilities"], predictor.probabilities(TEXTS), atol=1e-5)
+    names = [label.decode("utf-8") for label in found["classes"][0]]
+    assert names == predictor.labels.names and found["classes"].shape == (len(TEXTS), 3)
+    labels = [prediction.label for prediction in predictor.predict(TEXTS)]
+    if name == "several_classifier":
+        chosen = [",".join(label for label, yes in zip(names, row) if yes) for row in found["chosen"]]
+        assert chosen == labels
+    else:
+        assert [label.decode("utf-8") for label in found["label"]] == labels
+
+
+def test_a_pair_in_raw_text_gets_the_answer_of_its_ids(teacher_classifier):
+    folder = exported(teacher_classifier)
+    found = answer(folder, "classify_pair", {"text": TEXTS, "text_b": TEXTS[::-1]})["probabilities"]
+    np.testing.assert_allclose(found, Predictor(folder).probabilities(list(zip(TEXTS, TEXTS[::-1]))), atol=1e-5)
+
+
+@pytest.mark.parametrize("name, width", [("teacher_classifier", tiny.TEACHER["hidden_size"]),
+                                         ("student_classifier", tiny.STUDENT["hidden_size"])])
+def test_encode_text_gives_the_vectors_of_its_tokens_and_of_the_text(name, width, request):
+    found = answer(exported(request.getfixturevalue(name)), "encode_text", {"text": ["一丁七", "万"]})
+    assert found["sequence_output"].shape == (2, 5, width) and found["pooled_output"].shape == (2, width)
+    alone = answer(exported(request.getfixturevalue(name)), "encode_text", {"text": ["万"]})
+    np.testing.assert_allclose(alone["sequence_output"][0], found["sequence_output"][1, :3], atol=1e-5)
+    np.testing.assert_allclose(alone["pooled_output"][0], found["pooled_output"][1], atol=1e-5)
+
+
+def test_a_text_gets_the_same_answer_in_any_company(student_classifier):
+    folder = exported(student_classifier)
+    together = answer(folder, "classify_text", {"text": TEXTS})["probabilities"]
+    for text, row in zip(TEXTS, together):
+        alone = answer(folder, "classify_text", {"text": [text]})["probabilities"]
+        np.testing.assert_allclose(alone, [row], atol=1e-5)
+
+
+ALONE = """
+import sys
+import tensorflow.compat.v1 as tf
+with tf.Session(graph=tf.Graph()) as session:
+    loaded = tf.saved_model.loader.load(session, ["serve"], sys.argv[1])
+    used = {node.op for node in session.graph.as_graph_def().node}
+    assert not {name for name in used if name.startswith(("Bert", "LstmRec"))}, used
+    found = loaded.signature_def["classify_text"]
+    label = session.run(found.outputs["label"].name, {found.inputs["text"].name: [sys.argv[2].encode("utf-8")]})
+    print("label", label[0].decode("utf-8"))
+"""
+
+
+@pytest.mark.parametrize("name", ["teacher_classifier", "student_classifier"])
+def test_a_process_without_our_code_classifies_text(name, request, tmp_path):
+    folder = exported(request.getfixturevalue(name))
+    text = tiny.texts(3, seed=2)[1][1]
+    done = subprocess.run([sys.executable, "-c", ALONE, folder, text], stdout=subprocess.PIPE, cwd=str(tmp_path),
+                          env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", PYTHONIOENCODING="utf-8"), check=True)
+    assert "label " + Predictor(folder).predict([text])[0].label in done.stdout.decode("utf-8").splitlines()
+
+
+def test_the_warm_up_is_a_request_that_the_export_answers(student_classifier):
+    prediction_log = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    folder = exported(student_classifier)
+    with tf.Graph().as_default():
+        written, = tf.python_io.tf_record_iterator(os.path.join(folder, "assets.extra", "tf_serving_warmup_requests"))
+    request = prediction_log.PredictionLog.FromString(written).predict_log.request
+    texts = tf.make_ndarray(request.inputs["text"]).tolist()
+    assert [text.decode("utf-8") for text in texts] == list(warm_up.TEXTS)
+    found = answer(folder, request.model_spec.signature_name, {"text": texts})
+    assert found["probabilities"].shape == (len(texts), 3)
+
+
+@pytest.mark.parametrize("feeds, said", [
+    ({"text": [["一"]]}, "Cannot feed value of shape"),
+    ({"text": "一"}, "Cannot feed value of shape"),
+    ({"text": [1.5]}, "Unsupported object type|could not convert"),
+])
+def test_input_of_another_kind_is_refused(feeds, said, student_classifier):
+    with pytest.raises((ValueError, tf.errors.OpError, TypeError, KeyError), match=said):
+        answer(exported(student_classifier), "classify_text", feeds)
 
 
 def test_the_same_model_is_not_exported_again(several_classifier, forks):
