@@ -28,6 +28,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from bert import records
 from bert.tokenization import load_vocab
+from serving import card
+from serving import variants
 from serving import warm_up
 from student import lstm
 from tasks import classify
@@ -123,7 +125,7 @@ def _answer(probabilities, task, thresholds):
     return answer
 
 
-def export(config, task, checkpoint, export_dir, assets, settings, vocab_file):
+def export(config, task, checkpoint, export_dir, assets, settings, vocab_file, add=None):
     """Writes one SavedModel, whole or not at all.
 
     Args:
@@ -134,6 +136,7 @@ def export(config, task, checkpoint, export_dir, assets, settings, vocab_file):
       assets: dict of name -> text, files for `assets.extra`.
       settings: `text_settings.TextSettings`.
       vocab_file: its vocabulary.
+      add: function of the folder, which may write more into it; None: nothing more.
 
     Returns:
       the new folder.
@@ -154,6 +157,8 @@ def export(config, task, checkpoint, export_dir, assets, settings, vocab_file):
         made = tf.compat.as_text(estimator.export_saved_model(
             folder, serving_input(settings, vocab_file), checkpoint_path=checkpoint, assets_extra=extra))
         _name_signatures(os.path.join(made, SAVED_MODEL))
+        if add:
+            add(made)
         version = max(int(os.path.basename(made)), int(os.path.basename(newest(export_dir) or "0")) + 1)
         target = os.path.join(export_dir, str(version))
         os.rename(made, target)
@@ -183,12 +188,15 @@ def export_best(values, model, data):
     task = classify.make_task(values, data)
     checkpoint, thresholds = classify.best_model(values, task)
     vocab_file = model.files.vocab_file
+    variants.check(values.export_formats)
+    others = variants.prepare(values.export_formats, values.prune_vocab, model.config, task, checkpoint, data)
     assets = dict(classify.run_folder_contents(data), **{
         "config.json": files.to_json(dataclasses.asdict(model.config)),
         "vocab.txt": files.read_bytes(vocab_file).decode("utf-8"),
         # The index holds a checksum of every variable.
         ORIGIN: files.to_json({"checkpoint_index_sha256": files.digest(checkpoint + ".index"),
-                               "export_format": FORMAT})})
+                               "export_format": FORMAT, "formats": sorted(values.export_formats),
+                               "prune_vocab": values.prune_vocab})})
     if thresholds:
         assets[THRESHOLDS] = files.to_json(thresholds)
     export_dir = values.export_dir or os.path.join(values.output_dir, "export")
@@ -196,7 +204,12 @@ def export_best(values, model, data):
     if made and _assets(made, assets) == assets:
         print("%s: exported already; nothing to do" % made, flush=True)
     else:
-        made = export(model.config, task, checkpoint, export_dir, assets, data.text, vocab_file)
+        def add(folder):
+            if others:
+                variants.write(folder, values.export_formats, *others, assets)
+            card.write(folder, card.describe(values, model, task, checkpoint, data, folder, thresholds))
+
+        made = export(model.config, task, checkpoint, export_dir, assets, data.text, vocab_file, add)
         print("%s: exported" % made, flush=True)
 
 

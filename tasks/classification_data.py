@@ -155,7 +155,7 @@ class Featurizer:
         for token in ("[CLS]", "[SEP]", "[UNK]"):
             if token not in tokenizer.vocab:
                 raise UserError("--vocab_file: the vocabulary has no %s" % token)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._max_seq_length = max_seq_length
         self._truncation = truncation
 
@@ -180,14 +180,14 @@ class Featurizer:
             tokens=sum(map(len, texts)),
             tokens_cut=sum(map(len, texts)) - sum(map(len, kept)),
             tokens_unknown=sum(text.count("[UNK]") for text in texts))
-        return {"input_ids": self._tokenizer.convert_tokens_to_ids(tokens),
+        return {"input_ids": self.tokenizer.convert_tokens_to_ids(tokens),
                 "input_mask": [1] * len(tokens),
                 "segment_ids": segment_ids}, counts
 
     def _tokenize(self, text, mask_token):
         if mask_token is None:
-            return self._tokenizer.tokenize(text)
-        first, *others = map(self._tokenizer.tokenize, text.split(mask_token))
+            return self.tokenizer.tokenize(text)
+        first, *others = map(self.tokenizer.tokenize, text.split(mask_token))
         return sum((["[MASK]"] + tokens for tokens in others), first)
 
     def _truncate(self, texts):
@@ -202,7 +202,7 @@ class Featurizer:
 
     def key(self):
         """What its output depends on, as JSON."""
-        tokenizer = self._tokenizer
+        tokenizer = self.tokenizer
         vocabulary = json.dumps(sorted(tokenizer.vocab.items(), key=lambda item: item[1]))
         basic = getattr(tokenizer, "basic_tokenizer", None)
         return {"tokenizer": type(tokenizer).__name__,

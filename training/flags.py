@@ -10,7 +10,8 @@ flags.disclaim_key_flags()  # so that --help lists them as the command's own
 # They choose what is done, or where and how fast, and leave the result of training as it is (but for rounding); or they
 # name a file whose content is recorded in place of its name.
 WITHOUT_EFFECT_ON_TRAINING = frozenset([
-    "do_train", "do_eval", "do_predict", "do_export", "export_dir", "predict_file", "output_dir", "log_steps",
+    "do_train", "do_eval", "do_predict", "do_export", "export_dir", "export_formats", "prune_vocab",
+    "predict_file", "output_dir", "log_steps",
     "eval_batch_size", "profile", "lstm_kernel", "native_ops", "num_gpus", "num_cpu_replicas", "vocab_file",
     "bert_config_file", "student_config_file", "labels_file", "teacher_cache"])
 
@@ -22,7 +23,7 @@ MASKING_FLAGS = {
 TEXT_FLAGS = (
     "data_dir", "max_seq_length", "truncation", "do_lower_case", "tokenizer", "labels_file", "label_separator",
     "class_weights", "label_smoothing", "head", "freeze_encoder", "errors", "do_predict", "predict_file", "do_export",
-    "export_dir")
+    "export_dir", "export_formats", "prune_vocab")
 
 
 def define_model_flags(vocabulary_of="--init_checkpoint"):
@@ -215,7 +216,15 @@ def define_text_flags(settings_of="--init_checkpoint"):
         "predict_file", None,
         "Texts (.tsv, .csv, .jsonl, or .txt: one a line). Default: the texts of --data_dir that "
         "are reported.")
-    flags.DEFINE_bool("do_export", False, "Write a SavedModel of the best checkpoint.")
+    flags.DEFINE_bool("do_export", False, "Write the best checkpoint as a SavedModel that takes raw text.")
+    flags.DEFINE_list(
+        "export_formats", ["saved_model"],
+        "What an export holds besides the SavedModel, which is always there: tflite (phones), onnx. Both are for "
+        "BiLSTM students, need requirements-export.txt, and are measured on the texts of --data_dir, if given.")
+    flags.DEFINE_string(
+        "prune_vocab", "",
+        "How many tokens the vocabulary of tflite and onnx keeps, the most frequent in the training texts of "
+        "--data_dir; \"seen\": all that occur there. Default: all that any text could lead to: no answer changes.")
     flags.DEFINE_string("export_dir", None, "Folder of the exports. Default: <output_dir>/export.")
 
 

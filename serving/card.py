@@ -1,0 +1,161 @@
+"""What an export is: card.json for programs, README.md for people.
+
+Every form of the model is measured on the texts that are reported: figures, size, latency and memory, and how far its
+answers are from the SavedModel's.
+"""
+
+import collections
+import dataclasses
+import glob
+import os
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from serving import measure
+from tasks import text_settings
+from tasks.classification_data import BadRows
+from training import files
+from training import metrics
+from training import run_folder
+
+CARD, README = "card.json", "README.md"
+MAX_TEXTS = 2000  # measured; of more, the first
+
+KINDS = {"bilstm": "BiLSTM", "bert": "BERT", "albert": "ALBERT", "electra": "ELECTRA"}
+
+END = """## Limits
+
+It knows the labels above and no other: a text of another kind gets one of them too, and its probability is no warning.
+What it learned is what texts like those of its training say.
+
+## Where it comes from
+
+card.json holds every flag of the training, the SHA-256 of the data and of the vocabulary, the model's sizes, and the
+figures of each class. assets.extra holds the vocabulary, the labels and how text becomes ids.
+"""
+
+# rows of ids as a vocabulary gives them; unknown: share of [UNK] among their tokens.
+_Rows = collections.namedtuple("_Rows", "ids unknown")
+
+
+def write(folder, card):
+    """Writes both files."""
+    files.write_json(os.path.join(folder, CARD), card)
+    files.write_text(os.path.join(folder, README), _readme(card))
+
+
+def describe(values, model, task, checkpoint, data, folder, thresholds):
+    """The card of an export: dict, ready for JSON.
+
+    Args:
+      values: flags of run_classifier.py or run_distill.py.
+      model: runs.Model.
+      task: Classification.
+      checkpoint: the prefix of what is exported.
+      data: classify.Data.
+      folder: the export, without card yet.
+      thresholds: C probabilities from which on a class counts; None: one class a text.
+    """
+    settings = os.path.join(values.output_dir, run_folder.SETTINGS)
+    evaluation = os.path.join(values.output_dir, "eval.json")
+    card = {
+        "model_type": model.config.model_type, "config": dataclasses.asdict(model.config),
+        "parameters": _parameters(checkpoint), "labels": task.label_names,
+        "several_labels": task.independent_classes, "text": text_settings.as_dict(data.text),
+        "vocabulary_sha256": files.digest(model.files.vocab_file), "tensorflow": tf.__version__,
+        # Every flag of the training, and the SHA-256 of each file it read.
+        "training": files.read_json(settings) if os.path.exists(settings) else None,
+        "selected_on": run_folder.best_figures(values.output_dir),
+        "evaluation": files.read_json(evaluation) if os.path.exists(evaluation) else None,
+        "forms": [{"path": ".", "megabytes": _megabytes(os.path.join(folder, "saved_model.pb"),
+                                                        os.path.join(folder, "variables"))}]}
+    others = sorted(glob.glob(os.path.join(folder, "*", "model_*")))
+    if others:
+        card["forms"] = _forms(folder, others, data, task, thresholds)
+    if others and data.splits:
+        card["measured_on"] = data.splits.report.describe()
+    return card
+
+
+def _parameters(checkpoint):
+    return sum(int(np.prod(shape)) for name, shape in tf.train.list_variables(checkpoint)
+               if "adam" not in name and name != "global_step")
+
+
+def _megabytes(*paths):
+    found = [name for path in paths for name in ([path] if os.path.isfile(path) else glob.glob(path + "/*"))]
+    return sum(map(os.path.getsize, found)) / 1e6
+
+
+def _forms(folder, others, data, task, thresholds):
+    """A dict for each form of the model, the SavedModel first."""
+    texts = list(data.splits.report.rows(data.labels, BadRows("skip")))[:MAX_TEXTS] if data.splits else []
+    labels = np.array([data.labels.ids(row.labels) for row in texts])
+    full = _rows(os.path.join(folder, "assets.extra"), data, texts)
+    reference, found = None, []
+    for path in [folder, *others]:
+        own = full if path == folder else _rows(os.path.dirname(path), data, texts)
+        form = {"path": os.path.relpath(path, folder), "megabytes": _megabytes(path) if path != folder else _megabytes(
+            os.path.join(folder, "saved_model.pb"), os.path.join(folder, "variables"))}
+        if texts:
+            measured = measure.run(path, own.ids)
+            answers = measured.pop("probabilities")
+            reference = answers if reference is None else reference
+            report = metrics.classification_report(labels, answers, task.label_names, thresholds)
+            form.update({"milliseconds_a_text": measured["milliseconds"], "memory_megabytes": measured["megabytes"],
+                         "unknown_tokens": own.unknown, "accuracy": report["accuracy"], "macro_f1": report["macro_f1"],
+                         "largest_difference": float(np.abs(answers - reference).max())})
+        found.append(form)
+    return found
+
+
+def _rows(folder, data, texts):
+    """The ids of texts by the vocabulary in a folder."""
+    featurizer = text_settings.featurizer(data.text, os.path.join(folder, "vocab.txt"))
+    features, counts = [], collections.Counter()
+    for row in texts:
+        made, counted = featurizer.features(row.text_a, row.text_b)
+        features.append(made["input_ids"])
+        counts.update(counted)
+    return _Rows(features, counts["tokens_unknown"] / max(counts["tokens"], 1))
+
+
+def _readme(card):
+    lines = ["# A text classifier for the labels %s" % ", ".join(card["labels"]), "",
+             "A %s of %s parameters%s. It reads at most %d tokens of a text ([CLS] and [SEP] counted, the %s of a "
+             "longer one stays)." % (
+                 KINDS.get(card["model_type"], card["model_type"]), "{:,}".format(card["parameters"]),
+                 "; a text may have several labels" if card["several_labels"] else "",
+                 card["text"]["max_seq_length"], card["text"]["truncation"].replace("_", " and ")), ""]
+    return "\n".join(lines + _figures(card) + _forms_table(card) + [END])
+
+
+def _figures(card):
+    lines = ["## Figures", ""]
+    for title, figures in (("Reported", card["evaluation"]), ("On the texts that chose it", card["selected_on"])):
+        if figures and "accuracy" in figures:
+            lines.append("%s: accuracy %.1f %%, macro-F1 %.1f %%, %d texts." % (
+                title, 100 * figures["accuracy"], 100 * figures["macro_f1"], figures["texts"]))
+    return lines + ["None were measured." if len(lines) == 2 else "", ""]
+
+
+def _forms_table(card):
+    if len(card["forms"]) == 1:
+        return []
+    measured = "accuracy" in card["forms"][1]
+    columns = ["where", "MB"] + (["accuracy", "macro-F1", "[UNK]", "ms a text", "memory, MB", "furthest answer"]
+                                 if measured else [])
+    lines = ["## Forms", "", "| %s |" % " | ".join(columns), "|" + "---|" * len(columns)]
+    for form in card["forms"]:
+        line = "| %s | %.2f |" % ("SavedModel" if form["path"] == "." else form["path"], form["megabytes"])
+        if measured:
+            line += " %.2f %% | %.2f %% | %.2f %% | %.2f | %.1f | %.1e |" % (
+                100 * form["accuracy"], 100 * form["macro_f1"], 100 * form["unknown_tokens"],
+                form["milliseconds_a_text"], form["memory_megabytes"], form["largest_difference"])
+        lines.append(line)
+    if measured:
+        lines += ["", "On %s, one text at a time and one thread, on the machine that exported: ms is the median, "
+                  "memory what a process grew by, the furthest answer the largest difference of a probability from "
+                  "the SavedModel's." % card["measured_on"]]
+    return lines + [""]

@@ -1,0 +1,85 @@
+"""The other forms of an export, each in a folder of its own beside the SavedModel: `tflite`, `onnx`.
+
+A folder holds models of several kinds of weights, with vocab.txt, labels.txt and text.json: what a text becomes ids
+with. The vocabulary is pruned (serving/pruning.py), so its ids are other ones than the SavedModel's.
+"""
+
+import collections
+import os
+import shutil
+
+from serving import onnx_model
+from serving import phone_client
+from serving import pruning
+from serving import recurrent as recurrents
+from serving import tflite
+from tasks import text_settings
+from training import files
+from training.command import UserError
+
+SAVED_MODEL = "saved_model"
+WRITERS = collections.OrderedDict([("tflite", tflite), ("onnx", onnx_model)])
+FORMATS = (SAVED_MODEL, *WRITERS)
+
+
+def check(formats):
+    """Raises UserError for a name that is none of `FORMATS`."""
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError("--export_formats=%s: no format %s; there are %s" % (
+                ",".join(formats), name, ", ".join(FORMATS)))
+
+
+def write(folder, formats, recurrent, tokenizer, tokens, assets):
+    """Writes what is asked for beside the SavedModel.
+
+    Args:
+      folder: the export.
+      formats: list of names in `FORMATS`.
+      recurrent: `recurrents.Recurrent`.
+      tokenizer: `FullTokenizer` of the model.
+      tokens: those that stay, see `pruning.choose`.
+      assets: dict of name -> text, with "labels.txt" and text.json.
+    """
+    kept = recurrent._replace(table=recurrent.table[tokenizer.convert_tokens_to_ids(tokens)])
+    for name, writer in WRITERS.items():
+        if name not in formats:
+            continue
+        for kind in writer.KINDS:
+            writer.write(os.path.join(folder, name, "model_%s.%s" % (kind, name)), kept, kind)
+        files.write_text(os.path.join(folder, name, "vocab.txt"), "".join(token + "\n" for token in tokens))
+        for asset in ("labels.txt", text_settings.FILE):
+            files.write_text(os.path.join(folder, name, asset), assets[asset])
+        if name == "tflite":
+            shutil.copyfile(phone_client.__file__, os.path.join(folder, name, "client.py"))
+
+
+def prepare(formats, prune_vocab, config, task, checkpoint, data):
+    """What `write` needs: (Recurrent, FullTokenizer, list of tokens); None where only a SavedModel is asked for.
+
+    Args:
+      formats: list of names in `FORMATS`.
+      prune_vocab: as of `pruning.choose`.
+      config: the model's, as from `encoders.read_config`.
+      task: Classification.
+      checkpoint: its prefix.
+      data: classify.Data.
+
+    Raises:
+      UserError: the model cannot be written so.
+    """
+    others = [name for name in formats if name != SAVED_MODEL]
+    if not others:
+        if prune_vocab:
+            raise UserError("--prune_vocab=%s: for --export_formats=tflite or onnx" % prune_vocab)
+        return None
+    what = "--export_formats=" + ",".join(others)
+    if data.text.tokenizer != "wordpiece":
+        raise UserError("%s: needs --tokenizer=wordpiece, and this model reads %s; leave it out" % (
+            what, data.text.tokenizer))
+    recurrent = recurrents.read(config, task, checkpoint, what)
+    tokenizer = data.featurizer.tokenizer
+    texts = None
+    if data.splits:
+        texts = (text for row in data.splits.train.rows() for text in (row.text_a, row.text_b) if text)
+    return recurrent, tokenizer, pruning.choose(tokenizer, prune_vocab, texts)
