@@ -17,6 +17,7 @@ from absl import flags
 
 from training import command
 from serving import export
+from serving import variants
 from tasks import classify
 from tasks import runs
 from tasks.classification import Classification
@@ -35,6 +36,7 @@ def main():
     values = flags.FLAGS
     runs.choose_kernels(values)
     classify.check_flags(values)
+    variants.check_flags(values)
     model = runs.open_model(values, runs.one_config_file(values))
     data = classify.open_data(values, model.files, model.files.vocab_file, values.head)
     runs.check_length(model.config, data.text.max_seq_length, "--max_seq_length")

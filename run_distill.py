@@ -31,6 +31,7 @@ from distill.cache import TeacherCache
 from distill.teacher import define_teacher_flags
 from distill.teacher import open_teacher
 from serving import export
+from serving import variants
 from tasks import classify
 from tasks import runs
 from tasks import text_settings
@@ -185,6 +186,7 @@ def _check_flags(values, on_task):
             raise UserError("--%s=%s: not for --task=%s" % (name, values[name].value, values.task))
     if on_task:
         classify.check_flags(values)
+        variants.check_flags(values)
     elif not (values.do_train or values.do_eval):
         raise UserError("--do_train or --do_eval: at least one is needed")
     task = Classification if on_task else MaskedLm

@@ -21,6 +21,7 @@ Case = collections.namedtuple("Case", "title text races needs_text repetitions s
 Race = collections.namedtuple("Race", "title work contenders sizes", defaults=((),))
 
 TENSORFLOW, TORCH = "benchmarks.tensorflow_contenders", "benchmarks.torch_contenders"
+RUNTIME = "benchmarks.onnx_contenders"
 COMMAND, PROCESS = "benchmarks.command_contenders", "benchmarks.process_contenders"
 
 
@@ -142,6 +143,9 @@ def _inference(setting):
             Contender("student, %d wide, %s, %s" % (width, kernel, kind), setting.pythons[kind], TENSORFLOW, "encoder",
                       dict(arguments, config=dict(student, hidden_size=width), kernel=kernel))
             for width in (200, 400) for kernel in ("block", "native") for kind in reversed(material.TENSORFLOWS)]
+        contenders += [Contender("student, %d wide, ONNX Runtime" % width, setting.pythons[material.ONNX],
+                                 RUNTIME, "encoder",
+                                 dict(arguments, config=dict(student, hidden_size=width))) for width in (200, 400)]
         races.append(Race("batch %d, L %d" % (batch, length), (batch, "texts"), _present(contenders)))
     return races
 

@@ -17,6 +17,7 @@ Setting = collections.namedtuple("Setting", "pythons data_dir unlabeled_file voc
 
 TENSORFLOWS = ("tensorflow 1.15", "tensorflow 2.15")
 INTEL = "intel-tensorflow 1.15"
+ONNX = "ONNX Runtime"
 
 FOLDER = os.path.join(CHECKOUT, "build", "benchmarks")
 VOCABULARIES = (5000, 10000, 20000, 40000)
@@ -63,11 +64,13 @@ def find_pythons(other, intel, peers):
       intel: path of one with Intel's build of 1.15.
       peers: path of one with PyTorch.
     """
-    found = dict.fromkeys((*TENSORFLOWS, INTEL, "torch"))
+    found = dict.fromkeys((*TENSORFLOWS, INTEL, ONNX, "torch"))
     for path in (sys.executable, _absolute(other)):
         version = _version(path, "tensorflow")
         if version:
             found["tensorflow " + ".".join(version.split(".")[:2])] = path
+        if not found[ONNX] and _version(path, "onnxruntime"):
+            found[ONNX] = path
     for kind, path, package in ((INTEL, intel, "intel-tensorflow"), ("torch", peers, "torch")):
         if _version(_absolute(path), package):
             found[kind] = _absolute(path)

@@ -188,7 +188,6 @@ def export_best(values, model, data):
     task = classify.make_task(values, data)
     checkpoint, thresholds = classify.best_model(values, task)
     vocab_file = model.files.vocab_file
-    variants.check(values.export_formats)
     others = variants.prepare(values.export_formats, values.prune_vocab, model.config, task, checkpoint, data)
     assets = dict(classify.run_folder_contents(data), **{
         "config.json": files.to_json(dataclasses.asdict(model.config)),

@@ -3,7 +3,7 @@
 In: `input_ids`, `input_mask` int32 [B, S], padding at the end. Out: `probabilities` float32 [B, C] and `pooled_output`
 float32 [B, F].
 
-Needs the package onnx, and for int8 onnxruntime (requirements-export.txt).
+Needs the packages onnx and onnxruntime (requirements-export.txt).
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from training.command import UserError
 try:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 except ImportError:
     onnx = None
 
@@ -26,6 +27,13 @@ KINDS = ("float32", "int8")
 OPSET, IR_VERSION = 13, 7  # old enough for runtimes of 2021
 GATES = ("input", "output", "forget", "cell")  # in ONNX's order
 LOWEST = -1e9  # added to padding before a maximum
+
+
+def check_packages():
+    """Raises UserError where a package is missing."""
+    if onnx is None:
+        raise UserError("--export_formats=onnx: needs the packages onnx and onnxruntime; "
+                        "pip install -r requirements-export.txt")
 
 
 def write(path, recurrent, kind="float32"):
@@ -39,18 +47,12 @@ def write(path, recurrent, kind="float32"):
     Raises:
       UserError: a package is missing.
     """
-    if onnx is None:
-        raise UserError("--export_formats=onnx: needs the package onnx; pip install -r requirements-export.txt")
+    check_packages()
     content = _model(recurrent).SerializeToString()
     files.write_bytes(path, _quantized(content) if kind == "int8" else content)
 
 
 def _quantized(content):
-    try:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError:
-        raise UserError("--export_formats=onnx: int8 needs the package onnxruntime; "
-                        "pip install -r requirements-export.txt")
     with tempfile.TemporaryDirectory() as folder:
         given, made = os.path.join(folder, "float32.onnx"), os.path.join(folder, "int8.onnx")
         files.write_bytes(given, content)

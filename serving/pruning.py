@@ -47,22 +47,21 @@ def frequent(tokenizer, texts, limit):
     return [token for token in tokenizer.vocab if token in kept]
 
 
+def check(prune_vocab):
+    """Raises UserError for another value than `choose` takes."""
+    if prune_vocab != SEEN and not (prune_vocab.isdigit() and int(prune_vocab) > len(SPECIAL_TOKENS)):
+        raise UserError("--prune_vocab=%s: a number of tokens above %d, or %s" % (
+            prune_vocab, len(SPECIAL_TOKENS), SEEN))
+
+
 def choose(tokenizer, prune_vocab, texts):
     """The tokens that --prune_vocab keeps: "" for `emitted`, "seen" or a number for `frequent`.
 
     Args:
       tokenizer: `FullTokenizer`.
       prune_vocab: the flag.
-      texts: what is counted; None: there are none.
-
-    Raises:
-      UserError: neither, or there is nothing to count.
+      texts: what is counted.
     """
     if not prune_vocab:
         return emitted(tokenizer)
-    if prune_vocab != SEEN and not (prune_vocab.isdigit() and int(prune_vocab) > len(SPECIAL_TOKENS)):
-        raise UserError("--prune_vocab=%s: a number of tokens above %d, or %s" % (
-            prune_vocab, len(SPECIAL_TOKENS), SEEN))
-    if texts is None:
-        raise UserError("--prune_vocab=%s: needs --data_dir, whose training texts are counted" % prune_vocab)
     return frequent(tokenizer, texts, None if prune_vocab == SEEN else int(prune_vocab))

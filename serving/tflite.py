@@ -26,6 +26,13 @@ EXAMPLE_LENGTH = 32  # S before it is set
 ABSENT = -1          # an optional input
 
 
+def check_packages():
+    """Raises UserError where a package is missing."""
+    if tflite is None:
+        raise UserError("--export_formats=tflite: needs the packages flatbuffers and tflite; "
+                        "pip install -r requirements-export.txt")
+
+
 def write(path, recurrent, kind="float32"):
     """Writes a model, whole or not at all.
 
@@ -37,9 +44,7 @@ def write(path, recurrent, kind="float32"):
     Raises:
       UserError: a package is missing.
     """
-    if tflite is None:
-        raise UserError("--export_formats=tflite: needs the packages flatbuffers and tflite; "
-                        "pip install -r requirements-export.txt")
+    check_packages()
     model = _Model()
     ids = model.tensor("input_ids", [1, EXAMPLE_LENGTH], tflite.TensorType.INT32, signature=[1, -1])
     column = model.add("RESHAPE", [ids, model.integers([-1, 1])], [EXAMPLE_LENGTH, 1],

@@ -22,12 +22,22 @@ WRITERS = collections.OrderedDict([("tflite", tflite), ("onnx", onnx_model)])
 FORMATS = (SAVED_MODEL, *WRITERS)
 
 
-def check(formats):
-    """Raises UserError for a name that is none of `FORMATS`."""
+def check_flags(values):
+    """Raises UserError for --export_formats or --prune_vocab that cannot be had, before anything is computed."""
+    formats = values.export_formats
     for name in formats:
         if name not in FORMATS:
             raise UserError("--export_formats=%s: no format %s; there are %s" % (
                 ",".join(formats), name, ", ".join(FORMATS)))
+        if name in WRITERS:
+            WRITERS[name].check_packages()
+    if not values.prune_vocab:
+        return
+    if not set(formats) & set(WRITERS):
+        raise UserError("--prune_vocab=%s: for --export_formats=tflite or onnx" % values.prune_vocab)
+    pruning.check(values.prune_vocab)
+    if not values.data_dir:
+        raise UserError("--prune_vocab=%s: needs --data_dir, whose training texts are counted" % values.prune_vocab)
 
 
 def write(folder, formats, recurrent, tokenizer, tokens, assets):
@@ -70,8 +80,6 @@ def prepare(formats, prune_vocab, config, task, checkpoint, data):
     """
     others = [name for name in formats if name != SAVED_MODEL]
     if not others:
-        if prune_vocab:
-            raise UserError("--prune_vocab=%s: for --export_formats=tflite or onnx" % prune_vocab)
         return None
     what = "--export_formats=" + ",".join(others)
     if data.text.tokenizer != "wordpiece":
@@ -79,7 +87,6 @@ def prepare(formats, prune_vocab, config, task, checkpoint, data):
             what, data.text.tokenizer))
     recurrent = recurrents.read(config, task, checkpoint, what)
     tokenizer = data.featurizer.tokenizer
-    texts = None
-    if data.splits:
-        texts = (text for row in data.splits.train.rows() for text in (row.text_a, row.text_b) if text)
+    texts = (text for row in (data.splits.train.rows() if prune_vocab else ()) for text in (row.text_a, row.text_b)
+             if text)
     return recurrent, tokenizer, pruning.choose(tokenizer, prune_vocab, texts)
