@@ -1,4 +1,4 @@
-"""ONNX Runtime as a peer, for `turns.race`: this project's student as `serving.onnx_model` writes it, random weights."""
+"""ONNX Runtime as a peer, for `turns.race`: the student as `serving.onnx_model` writes it, random weights."""
 
 import tempfile
 

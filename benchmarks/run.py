@@ -6,7 +6,8 @@
 Each contender is a process of its own, and they are measured in turns (benchmarks/turns.py), so that only what ran side
 by side is compared. Interpreters: this one, --other_python (a second TensorFlow), --intel_python (Intel's build of
 1.15, requirements-intel.txt), --peers_python (PyTorch, requirements-peers.txt), and ONNX Runtime where one of the first
-two has it; what is not there is left out, and named. Writes benchmarks/results/<case>.json for each case that is measured, and the page from all that are there.
+two has it; what is not there is left out, and named. Writes benchmarks/results/<case>.json for each case that is
+measured, and the page from all that are there.
 """
 
 import datetime
