@@ -1,7 +1,19 @@
-"""Where the files of a model are, and what a graph takes from a checkpoint.
+"""Where the files of a model are, what a graph takes from a checkpoint, and what can be done with one.
+
+    python -m bert.checkpoints inspect --checkpoint=output/teacher
+    python -m bert.checkpoints slim --checkpoint=output/teacher --output_dir=slim
+    python -m bert.checkpoints convert --from=safetensors --checkpoint=downloaded --output_dir=teacher
+    python -m bert.checkpoints convert --from=google --checkpoint=output/teacher --output_dir=shared
 
 A variable is restored by its name, whatever else the checkpoint holds: optimiser slots, other heads and
 layers that are cut away stay behind.
+
+inspect: lists names, shapes and sizes, and says what kind of model it is.
+
+slim: writes a checkpoint without optimiser slots, a third of the size, with the files that stand beside it.
+
+convert: from Hugging Face's names in a model.safetensors to a checkpoint with Google's, or back; configuration,
+vocabulary and labels go with it. A BERT's alone; needs the package safetensors (requirements-export.txt), not torch.
 """
 
 import collections
@@ -9,9 +21,15 @@ import contextlib
 import glob
 import os
 import re
+import shutil
 
+from absl import flags
+
+from training import command
+import numpy as np
 import tensorflow.compat.v1 as tf
 
+from bert import hugging_face
 from bert.optimization import is_of_optimizer
 from training import files
 from training.command import UserError
@@ -217,5 +235,144 @@ def write(values, target):
         tf.train.Saver(variables).save(session, target, write_meta_graph=False, write_state=False)
 
 
+# ---- the command's actions
+
+SAFETENSORS, GOOGLE = "safetensors", "google"
+WEIGHTS = {SAFETENSORS: "model.safetensors", GOOGLE: "bert_model.ckpt"}  # what such a folder's are called
+
+# A name that only such a model has -> what it is.
+KINDS = (
+    (r"^bert/encoder/layer_\d+/", "a BERT of %d layers"),
+    (r"^bert/encoder/transformer/group_\d+/", "an ALBERT"),
+    (r"^electra/encoder/layer_\d+/", "an ELECTRA of %d layers"),
+    (r"^student/layer_\d+/", "a BiLSTM of %d layers"))
+
+
+def define_flags():
+    flags.DEFINE_string("checkpoint", None, "A run folder (its best checkpoint), or the prefix of a checkpoint.",
+                        required=True)
+
+
+def define_output_flags():
+    define_flags()
+    flags.DEFINE_string("output_dir", None, "Folder to write, which must not be there yet.", required=True)
+
+
+def define_convert_flags():
+    define_output_flags()
+    flags.DEFINE_enum("from", None, [SAFETENSORS, GOOGLE],
+                      "What --checkpoint is: safetensors, a folder with model.safetensors or such a file; google, a "
+                      "checkpoint of TensorFlow's.", required=True)
+
+
+def inspect():
+    checkpoint = find_model(flags.FLAGS.checkpoint, "checkpoint").checkpoint
+    reader = tf.train.load_checkpoint(checkpoint)
+    kinds = reader.get_variable_to_dtype_map()
+    total = slots = 0
+    for name, shape in sorted(reader.get_variable_to_shape_map().items()):
+        size = int(np.prod(shape)) * kinds[name].size
+        total, slots = total + size, slots + size * bool(is_of_optimizer(name))
+        print("%-72s %-16s %9.3f MB" % (name, "x".join(map(str, shape)) or "scalar", size / 1e6))
+    print("%s: %s; %.1f MB, of which %.1f MB are the optimiser's" % (
+        checkpoint, kind_of(reader.get_variable_to_shape_map()), total / 1e6, slots / 1e6))
+
+
+def kind_of(shapes):
+    """What a checkpoint is, in words; shapes: dict of name -> shape."""
+    found = []
+    for pattern, words in KINDS:
+        layers = {match.group(0) for match in (re.search(pattern, name) for name in shapes) if match}
+        if layers:
+            found.append(words % len(layers) if "%d" in words else words)
+    heads = ["masked-LM head"] if "cls/predictions/output_bias" in shapes else []
+    heads += ["classifier of %d labels" % shapes["output_bias"][0]] if "output_bias" in shapes else []
+    model = " and ".join(found) or "no model that is known here"
+    return model + (", with a " + " and a ".join(heads) if heads else "")
+
+
+def slim():
+    values = flags.FLAGS
+    model = find_model(values.checkpoint, "checkpoint")
+    with _new_folder(values.output_dir) as folder:
+        copy_slim(model.checkpoint, os.path.join(folder, "model.ckpt"))
+        _copy_beside(model, folder)
+    print("%s: %.1f MB, %.1f MB before" % (values.output_dir, _megabytes(os.path.join(values.output_dir, "model.ckpt")),
+                                           _megabytes(model.checkpoint)))
+
+
+def convert():
+    values = flags.FLAGS
+    hugging_face.check_package()
+    (_from_safetensors if values["from"].value == SAFETENSORS else _to_safetensors)(values)
+
+
+def _from_safetensors(values):
+    given = values.checkpoint
+    path = os.path.join(given, WEIGHTS[SAFETENSORS]) if os.path.isdir(given) else given
+    if not os.path.exists(path):
+        raise UserError("--checkpoint=%s: no %s is there" % (given, WEIGHTS[SAFETENSORS]))
+    beside = os.path.dirname(path)
+    config_file = os.path.join(beside, "config.json")
+    if not os.path.exists(config_file):
+        raise UserError("--checkpoint=%s: no config.json stands beside it" % given)
+    config = files.read_json(config_file)
+    found, left_out = hugging_face.read(path)
+    with _new_folder(values.output_dir) as folder:
+        write(found, os.path.join(folder, WEIGHTS[GOOGLE]))
+        files.write_json(os.path.join(folder, "config.json"), hugging_face.config_to_google(config))
+        if os.path.exists(os.path.join(beside, "vocab.txt")):
+            shutil.copyfile(os.path.join(beside, "vocab.txt"), os.path.join(folder, "vocab.txt"))
+        if "output_bias" in found and config.get("id2label"):
+            labels = [config["id2label"][str(number)] for number in range(len(found["output_bias"]))]
+            files.write_text(os.path.join(folder, "labels.txt"), "".join(label + "\n" for label in labels))
+    _tell(values.output_dir, found, left_out)
+
+
+def _to_safetensors(values):
+    model = find_model(values.checkpoint, "checkpoint")
+    if not model.config_file:
+        raise UserError("--checkpoint=%s: no configuration stands beside it" % values.checkpoint)
+    found = read_slim(model.checkpoint)
+    labels = files.read_lines(model.labels_file) if model.labels_file else None
+    config = hugging_face.config_from_google(files.read_json(model.config_file), found, labels)
+    with _new_folder(values.output_dir) as folder:
+        left_out = hugging_face.write(os.path.join(folder, WEIGHTS[SAFETENSORS]), found)
+        files.write_json(os.path.join(folder, "config.json"), config)
+        if model.vocab_file:
+            shutil.copyfile(model.vocab_file, os.path.join(folder, "vocab.txt"))
+    _tell(values.output_dir, found, [name for name in left_out if name != "global_step"])
+
+
+@contextlib.contextmanager
+def _new_folder(path):
+    if os.path.exists(path):
+        raise UserError("--output_dir=%s: is there already; name a new folder" % path)
+    with files.whole_folder(path) as folder:
+        yield folder
+
+
+def _copy_beside(model, folder):
+    for path in (model.config_file, model.vocab_file, model.labels_file, model.text_file):
+        if path:
+            shutil.copyfile(path, os.path.join(folder, os.path.basename(path)))
+
+
+def _megabytes(prefix):
+    return sum(map(os.path.getsize, glob.glob(glob.escape(prefix) + ".*"))) / 1e6
+
+
+def _tell(folder, values, left_out):
+    print("%s: %s%s" % (folder, kind_of({name: value.shape for name, value in values.items()}),
+                        "; left out: " + _some(left_out) if left_out else ""))
+
+
 def _some(names):
     return ", ".join(names) if len(names) <= 4 else "%s and %d more" % (", ".join(names[:3]), len(names) - 3)
+
+
+if __name__ == "__main__":
+    command.run_action({
+        "inspect": (inspect, define_flags),
+        "slim": (slim, define_output_flags),
+        "convert": (convert, define_convert_flags)})
