@@ -44,7 +44,11 @@ class Damaged(UserError):
         advice = ("the file is damaged: make it again" if record or "data" in what
                   else "not a TFRecord file, or a damaged one: make it again")
         super().__init__("%s: record %d at byte %d: %s; %s" % (path, record, offset, _told(what), advice))
-        self.record, self.offset, self.what = record, offset, what
+        self.path, self.record, self.offset, self.what = path, record, offset, what
+
+    def __reduce__(self):
+        # Else an error from a worker could not be put together again, and the worker would seem killed.
+        return Damaged, (self.path, self.record, self.offset, self.what)
 
 
 def matching_files(patterns, flag, optional=False):

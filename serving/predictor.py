@@ -39,9 +39,12 @@ Prediction = collections.namedtuple("Prediction", "label probabilities")
 
 
 class Predictor:
-    """Loads a SavedModel once and classifies any number of texts."""
+    """Loads a SavedModel once and classifies any number of texts, in any number of threads.
 
-    def __init__(self, export_dir, batch_size=32):
+    For threads with a text each, `shared.SharedPredictor` computes together what waits together.
+    """
+
+    def __init__(self, export_dir, batch_size=64):
         """Args:
           export_dir: an export, or the folder that holds exports: then the newest.
           batch_size: texts computed together; those of similar length.
@@ -49,7 +52,7 @@ class Predictor:
         Raises:
           UserError: no export is there.
         """
-        export_dir = _one_export(export_dir)
+        export_dir = find_export(export_dir)
         assets = os.path.join(export_dir, ASSETS)
         settings = text_settings.read(os.path.join(assets, text_settings.FILE), {})
         self.labels = labels_from_file(os.path.join(assets, "labels.txt"), settings.label_separator or None)
@@ -61,8 +64,12 @@ class Predictor:
         self._batch_size = batch_size
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
-            loaded = tf.saved_model.loader.load(
-                self._session, [tf.saved_model.tag_constants.SERVING], export_dir)
+            try:
+                loaded = tf.saved_model.loader.load(
+                    self._session, [tf.saved_model.tag_constants.SERVING], export_dir)
+            except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+                # Above all: half copied, or made with a later TensorFlow.
+                raise UserError("%s: TensorFlow %s cannot load it: %s" % (export_dir, tf.__version__, str(error)[:300]))
         signature = loaded.signature_def["serving_default"]
         self._inputs = {name: signature.inputs[name].name for name in SEQUENCE if name in signature.inputs}
         self._output = signature.outputs["probabilities"].name
@@ -71,10 +78,20 @@ class Predictor:
         """float32 [N, C] for a list of str, or of (str, str) for pairs."""
         if isinstance(texts, str):
             raise TypeError("a list of texts is needed, found one text")
-        pairs = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        features = [self._featurizer.features(*pair)[0] for pair in pairs]
-        order = sorted(range(len(texts)), key=lambda number: len(features[number]["input_ids"]))
-        found = np.zeros([len(texts), len(self.labels.names)], np.float32)
+        return self._probabilities([self.features(text) for text in texts])
+
+    def features(self, text):
+        """What is computed on, of a str or of (str, str) for a pair; TypeError for anything else."""
+        pair = (text,) if isinstance(text, str) else text
+        if not isinstance(pair, (tuple, list)) or not 1 <= len(pair) <= 2 or not all(
+                isinstance(part, str) for part in pair):
+            raise TypeError("a text is a str, or a pair of them; found %.60r" % (text,))
+        return self._featurizer.features(*pair)[0]
+
+    def _probabilities(self, features):
+        """float32 [N, C] of a list of what `features` gives."""
+        order = sorted(range(len(features)), key=lambda number: len(features[number]["input_ids"]))
+        found = np.zeros([len(features), len(self.labels.names)], np.float32)
         for start in range(0, len(order), self._batch_size):
             batch = order[start:start + self._batch_size]
             found[batch] = self._session.run(self._output, {
@@ -84,7 +101,14 @@ class Predictor:
 
     def predict(self, texts):
         """List of Prediction, one a text."""
-        return [Prediction(self._label(row), row) for row in self.probabilities(texts)]
+        return self._predictions(self.probabilities(texts))
+
+    def predict_features(self, features):
+        """The same of a list of what `features` gives."""
+        return self._predictions(self._probabilities(features))
+
+    def _predictions(self, probabilities):
+        return [Prediction(self._label(row), row) for row in probabilities]
 
     def _label(self, probabilities):
         names = self.labels.names
@@ -92,7 +116,8 @@ class Predictor:
         return (self.labels.separator or "").join(names[number] for number in chosen)
 
 
-def _one_export(folder):
+def find_export(folder):
+    """The export that a folder is, or the newest that it holds; UserError where there is none."""
     found = folder if os.path.exists(os.path.join(folder, SAVED_MODEL)) else newest(folder)
     if not found or not os.path.exists(os.path.join(found, SAVED_MODEL)):
         raise UserError("--export_dir=%s: no %s is there" % (folder, SAVED_MODEL))
@@ -110,7 +135,7 @@ def _pad(rows):
 def define_flags():
     flags.DEFINE_string("export_dir", None, "An export of run_classifier.py or run_distill.py, or the "
                         "folder that holds them: then the newest.", required=True)
-    flags.DEFINE_integer("batch_size", 32, "Texts computed together.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 64, "Texts computed together.", lower_bound=1)
 
 
 def main():

@@ -1,4 +1,5 @@
 import os
+import pickle
 import struct
 import tracemalloc
 
@@ -214,3 +215,8 @@ def test_a_file_that_was_made_again_is_read_anew(path):
     write(path, tfrecord.frame(RECORDS[::-1]))
     os.utime(path, (1, 1))
     assert tfrecord.read_at(path, [0, 2]) == [RECORDS[3], RECORDS[1]]
+
+
+def test_damage_found_in_a_worker_is_told_by_the_parent():
+    error = pickle.loads(pickle.dumps(tfrecord.Damaged("x.tfrecord", 2, 40, "checksum of the data")))
+    assert str(error).startswith("x.tfrecord: record 2 at byte 40") and error.offset == 40
