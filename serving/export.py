@@ -102,11 +102,13 @@ def serving_model_fn(config, task, thresholds):
         logits = task.logits(encoder, config, features)
         spec = prediction_spec(task, logits, features)
         num_tokens = features[NUM_TOKENS]
+        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            vector = heads.text_vector(task.head, encoder, features["input_mask"])
         outputs = {
             "serving_default": spec.predictions,
             "classify": dict(_answer(spec.predictions["probabilities"], task, thresholds), num_tokens=num_tokens),
             "encode": {"sequence_output": encoder.get_sequence_output(), NUM_TOKENS: num_tokens,
-                       "pooled_output": heads.text_vector(task.head, encoder, features["input_mask"])}}
+                       "pooled_output": vector}}
         return spec._replace(export_outputs={
             name: tf.estimator.export.PredictOutput(values) for name, values in outputs.items()})
 

@@ -88,6 +88,10 @@ class Predictor:
             raise TypeError("a text is a str, or a pair of them; found %.60r" % (text,))
         return self._featurizer.features(*pair)[0]
 
+    def tokens(self, ids):
+        """The tokens of some ids."""
+        return self._featurizer.tokenizer.convert_ids_to_tokens(ids)
+
     def _probabilities(self, features):
         """float32 [N, C] of a list of what `features` gives."""
         order = sorted(range(len(features)), key=lambda number: len(features[number]["input_ids"]))
