@@ -32,6 +32,8 @@ from training import metrics
 from training.command import UserError
 
 SAVED_MODEL = "saved_model.pb"
+NEEDED = [os.path.join(ASSETS, name) for name in ("labels.txt", "text.json", "vocab.txt")] + [
+    os.path.join("variables", "variables.index")]
 BLOCK_BATCHES = 32  # batches that the command reads ahead and sorts by length
 
 # label: str, several joined by the separator; probabilities: float32 [C].
@@ -125,6 +127,9 @@ def find_export(folder):
     found = folder if os.path.exists(os.path.join(folder, SAVED_MODEL)) else newest(folder)
     if not found or not os.path.exists(os.path.join(found, SAVED_MODEL)):
         raise UserError("--export_dir=%s: no %s is there" % (folder, SAVED_MODEL))
+    for name in NEEDED:
+        if not os.path.exists(os.path.join(found, name)):
+            raise UserError("--export_dir=%s: %s is missing; copy the export again, whole" % (found, name))
     return found
 
 

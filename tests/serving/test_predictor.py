@@ -80,6 +80,25 @@ def test_a_folder_without_an_export_is_refused(broken, tmp_path):
         Predictor(str(tmp_path / broken))
 
 
+@pytest.mark.parametrize("name, said", [
+    ("assets.extra/vocab.txt", "assets.extra/vocab.txt is missing; copy the export again, whole"),
+    ("assets.extra/labels.txt", "assets.extra/labels.txt is missing"),
+    ("variables/variables.index", "variables/variables.index is missing"),
+    ("variables/variables.data-00000-of-00001", "cannot load it"),
+    ("half of saved_model.pb", "cannot load it"),
+    ("half of variables/variables.data-00000-of-00001", "cannot load it")])
+def test_an_export_that_is_half_copied_is_refused(name, said, exports, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(os.path.join(exports, os.listdir(exports)[0]), str(copied))
+    path = copied / name.split(" ")[-1]
+    if name.startswith("half"):
+        path.write_bytes(path.read_bytes()[:-path.stat().st_size // 2])
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=said):
+        Predictor(str(copied))
+
+
 def test_the_newest_export_of_a_folder_is_taken(exports, several_classifier, tmp_path):
     for name, source in (("9", exports), ("10", os.path.join(several_classifier.folder, "export"))):
         shutil.copytree(os.path.join(source, os.listdir(source)[0]), str(tmp_path / name))
