@@ -9,8 +9,12 @@ import tensorflow.compat.v1 as tf
 
 from bert import checkpoints
 from bert import hugging_face
+from tests import graphs
 from tests import tiny
 from tests.commands import read
+
+
+pytestmark = graphs.ON_REFERENCE
 
 
 def values_of(folder):

@@ -84,6 +84,7 @@ def test_every_form_comes_out_in_its_own_with_the_labels_in_order(exports, expec
         assert feature["predicted_label"].bytes_list.value[0].decode("utf-8") == labels[number]
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("name, content, problems", [
     ("x.txt", b"\xe4\xb8\n\xe4\xb8\x80\n\n", [(1, "not UTF-8: byte 1 of the line is 0xe4")]),
     ("x.tsv", "id\ttext_a\n1\t一\n2\n3\t丁\t七\n".encode(), [(3, "1 columns where 2 are needed"),
@@ -103,6 +104,7 @@ def test_rows_that_cannot_be_used_stand_beside_with_place_and_reason(name, conte
         assert row["problem"].startswith(problem)
 
 
+@graphs.ON_REFERENCE
 def test_texts_of_every_kind_get_an_answer(exports, forks, tmp_path):
     texts = ["", " ", "😀😀", "\x00\x07", "一" * 100000, "\ufeff", "a\u0301", "\u202e"]
     result = predict(forks, exports, tmp_path, write(tmp_path / "x.jsonl", as_lines(
@@ -113,6 +115,7 @@ def test_texts_of_every_kind_get_an_answer(exports, forks, tmp_path):
     assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-4 for row in rows)
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("name, content, said", [
     ("x.tsv", b"id\ttext\n1\ta\n", "x.tsv:1: column text_a is missing; there are id, text"),
     ("x.csv", b"text_a,predicted_label\na,b\n", "x.csv:1: column predicted_label is there already"),
@@ -130,6 +133,7 @@ def test_files_that_cannot_be_read_are_named_and_leave_nothing_behind(name, cont
     assert set(left) <= {"job.json"}
 
 
+@graphs.ON_REFERENCE
 def test_a_job_goes_on_with_the_files_that_are_not_there_yet(exports, forks, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -145,6 +149,7 @@ def test_a_job_goes_on_with_the_files_that_are_not_there_yet(exports, forks, tmp
     assert (tmp_path / "out" / "a.txt").read_bytes() == b"not touched"
 
 
+@graphs.ON_REFERENCE
 def test_another_model_does_not_go_on_with_a_job(exports, several_classifier, forks, tmp_path):
     path = write(tmp_path / "x.txt", as_lines(TEXTS[:3]))
     assert predict(forks, exports, tmp_path, path).code == 0
@@ -153,6 +158,7 @@ def test_another_model_does_not_go_on_with_a_job(exports, several_classifier, fo
     assert result.code == 1 and "the job there was begun with another model or other columns" in result.err
 
 
+@graphs.ON_REFERENCE
 def test_the_folder_of_the_input_is_not_written_to(exports, forks, tmp_path):
     (tmp_path / "out").mkdir()
     result = predict(forks, exports, tmp_path, write(tmp_path / "out" / "x.txt", b"a\n"))

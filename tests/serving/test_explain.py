@@ -8,10 +8,12 @@ import pytest
 
 from serving import explain
 from serving.predictor import Predictor
+from tests import graphs
 from tests import tiny
 from tests.commands import read
 
 pytest.importorskip("jinja2")
+pytestmark = graphs.ON_TENSORFLOW_2
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from serving.predictor import Predictor
+from tests import graphs
 from tests import tiny
 from tests.commands import run as run_command
 from tests.test_run_classifier import predictions
@@ -80,6 +81,7 @@ def test_a_folder_without_an_export_is_refused(broken, tmp_path):
         Predictor(str(tmp_path / broken))
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("name, said", [
     ("assets.extra/vocab.txt", "assets.extra/vocab.txt is missing; copy the export again, whole"),
     ("assets.extra/labels.txt", "assets.extra/labels.txt is missing"),

@@ -109,6 +109,7 @@ def test_each_direction_of_a_layer_is_one_operation(tmp_path):
     assert used.count(schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM) == 4 and len(used) < 25
 
 
+@graphs.ON_REFERENCE
 def test_another_encoder_or_head_is_refused(teacher_classifier, tmp_path):
     from tasks import encoders
     config = encoders.read_config(os.path.join(teacher_classifier.folder, "config.json"))
@@ -206,6 +207,7 @@ def test_the_most_frequent_tokens_of_some_texts_stay(tmp_path):
     assert pruning.choose(tokenizer, "", texts)[5:] == list("氯乙烯苯酚")
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("flags, said", [
     (["--export_formats=coreml"], "--export_formats=coreml: no format coreml; there are saved_model, tflite, onnx"),
     (["--prune_vocab=100"], "--prune_vocab=100: for --export_formats=tflite or onnx"),
@@ -219,6 +221,7 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_made(flags, sai
     assert result.code == 1 and said in result.err and not (tmp_path / "run").exists()
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_pruned_vocabulary_is_measured_with_its_unknown_tokens(student_classifier, world, forks, tmp_path):
     result = forks.run("run_classifier.py", "--do_export", "--init_checkpoint=" + student_classifier.folder,
                        "--output_dir=%s" % (tmp_path / "run"), "--data_dir=" + world.task, "--export_formats=tflite",
