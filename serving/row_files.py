@@ -79,12 +79,15 @@ def _write_txt(stream, text, prediction, names):
     stream.write(("%s\t%.4f\t%s\n" % (prediction.label, prediction.probabilities.max(), text)).encode("utf-8"))
 
 
-def _read_table(rows, path, columns, header):
-    """Rows of a table; rows: iterator of (number, list of str or None, what to show, problem).
+def _read_table(rows, path, columns):
+    """Rows of a table, the header first; rows: iterator of (number, list of str or None, what to show, problem).
 
     Raises:
-      UserError: a column that is needed is not there, or one that is added is.
+      UserError: there is no header, a column that is needed is not there, or one that is added is.
     """
+    _, header, _, problem = next(rows, (1, [], "", "empty"))
+    if problem:
+        raise UserError("%s:1: %s" % (path, problem))
     for column in columns:
         if column not in header:
             raise UserError("%s:1: column %s is missing; there are %s" % (path, column, ", ".join(header)))
@@ -104,10 +107,7 @@ def _read_table(rows, path, columns, header):
 
 def _read_tsv(path, columns):
     lines = ((number, text.split("\t"), text, problem) for number, text, problem in _decoded(path))
-    _, header, _, problem = next(lines, (1, [], "", "empty"))
-    if problem:
-        raise UserError("%s:1: %s" % (path, problem))
-    return _read_table(lines, path, columns, header)
+    return _read_table(lines, path, columns)
 
 
 def _write_tsv(stream, fields, prediction, names):
@@ -147,11 +147,7 @@ def _csv_rows(path):
 
 
 def _read_csv(path, columns):
-    rows = _csv_rows(path)
-    _, header, _, problem = next(rows, (1, [], "", "empty"))
-    if problem:
-        raise UserError("%s:1: %s" % (path, problem))
-    return _read_table(rows, path, columns, header)
+    return _read_table(_csv_rows(path), path, columns)
 
 
 def _write_csv(stream, fields, prediction, names):
