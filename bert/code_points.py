@@ -32,6 +32,12 @@ Pages = collections.namedtuple("Pages", "pages entries")
 Replacements = collections.namedtuple("Replacements", "row_of rows alone")
 
 
+@functools.lru_cache(maxsize=None)
+def _assigned():
+    """The code points that have properties: one in four."""
+    return [code for code in range(CODES) if unicodedata.category(chr(code)) not in UNCHANGED]
+
+
 def by_pages(values):
     """`Pages` of an int32 [CODES]: most pages are like another."""
     parts, which = np.unique(values.reshape([-1, 1 << PAGE_BITS]), axis=0, return_inverse=True)
@@ -43,14 +49,11 @@ def replacements(lower):
     """`Replacements`; lower: whether to lower-case and drop accents."""
     rows = {((), False): DROPPED, ((ITSELF,), False): DROPPED + 1}  # insertion order is that of the numbers
     row_of = np.full([CODES], DROPPED + 1, np.int32)
-    for code in range(CODES):
-        char = chr(code)
-        category = unicodedata.category(char)
-        own = tokenization.is_chinese(char)
-        if category in UNCHANGED and not own:
-            continue
-        becomes = _replacement(char, category, lower)
-        row = ((ITSELF,) if becomes == (code,) else becomes, own)
+    for first, last in tokenization.CHINESE_BLOCKS:  # the whole blocks, what is not assigned in them too
+        row_of[first:last + 1] = rows.setdefault(((ITSELF,), True), len(rows))
+    for code in _assigned():
+        becomes = _replacement(chr(code), lower)
+        row = ((ITSELF,) if becomes == (code,) else becomes, tokenization.is_chinese(chr(code)))
         row_of[code] = rows.setdefault(row, len(rows))
     padded = np.full([len(rows), max(len(becomes) for becomes, _ in rows)], NOTHING, np.int32)
     for (becomes, _), number in rows.items():
@@ -58,8 +61,9 @@ def replacements(lower):
     return Replacements(by_pages(row_of), padded, np.array([own for _, own in rows]))
 
 
-def _replacement(char, category, lower):
+def _replacement(char, lower):
     """Tuple of code points, or of the marks above, that a character becomes."""
+    category = unicodedata.category(char)
     if char in "\t\n\r" or category == "Zs":
         return (ord(" "),)
     if char == "\ufffd" or category in ("Cc", "Cf"):
@@ -80,7 +84,7 @@ def _without_mark(char):
 def kinds():
     """`Pages` of PLAIN, SPACE or ALONE, of what is left after replacement."""
     values = np.zeros([CODES], np.int32)
-    for code in range(CODES):
+    for code in _assigned():
         char = chr(code)
         if char.isspace():
             values[code] = SPACE
@@ -93,7 +97,7 @@ def kinds():
 def combining_classes():
     """`Pages` of canonical combining classes of what is no accent (Unicode 3.11): few are not 0."""
     values = np.zeros([CODES], np.int32)
-    for code in range(CODES):
+    for code in _assigned():
         char = chr(code)
         if unicodedata.combining(char) and unicodedata.category(char) != "Mn":
             values[code] = unicodedata.combining(char)
@@ -108,10 +112,8 @@ UNCASED, CASED, IGNORED = range(3)
 def casing():
     """`Pages` of UNCASED, CASED or IGNORED, found out by lower-casing: Python tells it nowhere."""
     values = np.zeros([CODES], np.int32)
-    for code in range(CODES):
+    for code in _assigned():
         char = chr(code)
-        if unicodedata.category(char) in UNCHANGED + ("Lo",):
-            continue
         if _is_final(char + "\u03a3"):
             values[code] = CASED
         elif _is_final("A" + char + "\u03a3"):

@@ -38,13 +38,11 @@ class GraphFeaturizer:
           (dict of `records.SEQUENCE` -> int32 [B, S], int32 [B]: tokens of each text before it was cut).
         """
         with tf.name_scope("featurize"):
-            one = self._tokens(texts)
             pairs = tf.size(second_texts) > 0
+            needed = tf.where(pairs, tf.size(texts), 0)
             with tf.control_dependencies([tf.debugging.assert_equal(
-                    tf.size(second_texts) * tf.cast(pairs, tf.int32), tf.size(texts) * tf.cast(pairs, tf.int32),
-                    message="as many second texts as texts are needed, or none")]):
-                other = self._tokens(tf.cond(pairs, lambda: tf.identity(second_texts),
-                                             lambda: tf.fill(tf.shape(texts), "")))
+                    tf.size(second_texts), needed, message="as many second texts as texts are needed, or none")]):
+                one, other = self._tokens(texts, second_texts)
             kept, other_kept = self._room(one.counts, other.counts, pairs)
             behind = 1 + kept + 1  # of each text, where the second one begins
             lengths = behind + tf.where(pairs, other_kept + 1, tf.zeros_like(other_kept))
@@ -58,9 +56,14 @@ class GraphFeaturizer:
             found = dict(zip(SEQUENCE, (ids, tf.cast(mask, tf.int32), tf.cast(segments, tf.int32))))
             return found, one.counts + other.counts
 
-    def _tokens(self, texts):
-        ids, text = self._tokenizer.tokenize(texts)
-        return _Tokens(ids, text, tf.math.unsorted_segment_sum(tf.ones_like(text), text, tf.size(texts)))
+    def _tokens(self, texts, second_texts):
+        """`_Tokens` of the first and of the second texts; where there are no second ones, all have no token."""
+        ids, text = self._tokenizer.tokenize(tf.concat([texts, second_texts], axis=0))
+        size = tf.size(texts)
+        counts = tf.math.unsorted_segment_sum(tf.ones_like(text), text, 2 * size)
+        edge = tf.reduce_sum(counts[:size])
+        return (_Tokens(ids[:edge], text[:edge], counts[:size]),
+                _Tokens(ids[edge:], text[edge:] - size, counts[size:]))
 
     def _room(self, counts, other_counts, pairs):
         """How many tokens of each first and second text stay: the longer one is cut until both fit."""
