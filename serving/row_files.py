@@ -11,11 +11,11 @@ import gzip
 import io
 import json
 import os
-import sys
 
 import tensorflow.compat.v1 as tf
 
 from bert import tfrecord
+from tasks import text_files
 from training.command import UserError
 
 LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
@@ -46,9 +46,13 @@ def opened_to_write(path, name):
     return gzip.GzipFile("", "wb", fileobj=stream, mtime=0) if name.endswith(GZIP_END) else stream
 
 
+def _opened(path):
+    return gzip.open(path) if path.endswith(GZIP_END) else open(path, "rb")
+
+
 def _lines(path):
     """Yields (number, bytes without the line's end) of each line not blank."""
-    with (gzip.open(path) if path.endswith(GZIP_END) else open(path, "rb")) as stream:
+    with _opened(path) as stream:
         try:
             for number, line in enumerate(stream, start=1):
                 line = line[3:] if number == 1 and line.startswith(b"\xef\xbb\xbf") else line
@@ -123,27 +127,16 @@ def _added(prediction):
 
 
 def _csv_rows(path):
-    csv.field_size_limit(sys.maxsize)
-    with (gzip.open(path) if path.endswith(GZIP_END) else open(path, "rb")) as stream:
+    with _opened(path) as stream:
         text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-        # Python 3.7's reader stops in the middle of a row at a NUL.
-        reader = csv.reader((line.replace("\0", "") for line in text), strict=True)
-        while True:
-            line = reader.line_num + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "unexpected end of data" in str(error):
-                    raise UserError('%s:%d: a " opens here and nothing closes it' % (path, line))
-                yield line, None, "", "not CSV: %s" % error
+        for line, fields in text_files.csv_rows(text, path):
+            if isinstance(fields, csv.Error):
+                yield line, None, "", "not CSV: %s" % fields
                 continue
+            fields = [value.replace(text_files.NUL_STAND_IN, "\0") for value in fields]
             shown = ",".join(fields).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            if any("\udc80" <= char <= "\udcff" for char in "".join(fields)):
-                yield line, None, shown, "not UTF-8"
-            elif fields:
-                yield line, fields, shown, None
+            broken = any("\udc80" <= char <= "\udcff" for char in "".join(fields))
+            yield line, fields, shown, "not UTF-8" if broken else None
 
 
 def _read_csv(path, columns):

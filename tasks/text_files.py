@@ -176,24 +176,36 @@ def _open_csv(path, labelled):
 
 
 def _csv_rows(path):
-    """Yields (number of its first line, fields or csv.Error) of each row that is not blank."""
-    csv.field_size_limit(sys.maxsize)
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        # Python 3.7's reader stops in the middle of a row at a NUL; the stand-in is refused later.
-        reader = csv.reader((line.replace("\0", NUL_STAND_IN) for line in stream), strict=True)
-        while True:
-            line = reader.line_num + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "unexpected end of data" in str(error):
-                    # It swallowed the rest of the file, so it is not one row to be left out.
-                    raise UserError('%s:%d: a " opens here and nothing closes it' % (path, line))
-                fields = error
-            if isinstance(fields, csv.Error) or "".join(fields).strip():
-                yield line, fields
+        yield from csv_rows(stream, path)
+
+
+def csv_rows(stream, path):
+    """Yields (number of its first line, fields or csv.Error) of each row that is not blank.
+
+    Args:
+      stream: of text, opened with newline=""; bytes that are not UTF-8 may be surrogates in it.
+      path: its name, for messages.
+
+    Raises:
+      UserError: a quoted field is not closed.
+    """
+    csv.field_size_limit(sys.maxsize)
+    # Python 3.7's reader stops in the middle of a row at a NUL; what becomes of the stand-in is the caller's to say.
+    reader = csv.reader((line.replace("\0", NUL_STAND_IN) for line in stream), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                # It swallowed the rest of the file, so it is not one row to be left out.
+                raise UserError('%s:%d: a " opens here and nothing closes it' % (path, line))
+            fields = error
+        if isinstance(fields, csv.Error) or "".join(fields).strip():
+            yield line, fields
 
 
 def _header(path, rows, separator, labelled):
