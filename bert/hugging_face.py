@@ -11,6 +11,7 @@ import re
 import numpy as np
 
 from bert.modeling import BertConfig
+from training import command
 from training.command import UserError
 
 try:
@@ -52,8 +53,7 @@ _ARCHITECTURES = (("output_weights", "BertForSequenceClassification"),
 
 def check_package():
     """Raises UserError without the package."""
-    if safetensors is None:
-        raise UserError("convert: needs the package safetensors; pip install -r requirements-export.txt")
+    command.check_packages(safetensors is not None, "convert", "safetensors")
 
 
 def read(path):
@@ -122,7 +122,14 @@ def _renamed(name, number, names):
 
 
 def config_to_google(config):
-    """Their config.json -> Google's keys; what describes nothing of the encoder is left out."""
+    """Their config.json -> Google's keys; what describes nothing of the encoder is left out.
+
+    Raises:
+      UserError: it is another kind of model, or its positions are told otherwise than by a table.
+    """
+    for key, known in (("model_type", "bert"), ("position_embedding_type", "absolute")):
+        if config.get(key, known) != known:
+            raise UserError("convert: a BERT's has \"%s\": \"%s\", and this model's is %s" % (key, known, config[key]))
     known = {field.name for field in dataclasses.fields(BertConfig)}
     ours = {"gelu_new": "gelu", "gelu": "gelu_erf"}
     found = {name: value for name, value in config.items() if name in known}

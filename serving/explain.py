@@ -73,8 +73,7 @@ def define_flags():
 
 def main():
     values = flags.FLAGS
-    if jinja2 is None:
-        raise UserError("serving.explain: needs the package jinja2; pip install -r requirements-export.txt")
+    command.check_packages(jinja2 is not None, "serving.explain", "jinja2")
     texts = [text.strip() for text in files.read_lines(values.input_file) if text.strip()][:values.max_texts]
     if not texts:
         raise UserError("--input_file=%s: no text in it" % values.input_file)

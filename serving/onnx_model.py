@@ -13,8 +13,8 @@ import tempfile
 
 import numpy as np
 
+from training import command
 from training import files
-from training.command import UserError
 
 try:
     import onnx
@@ -31,9 +31,7 @@ LOWEST = -1e9  # added to padding before a maximum
 
 def check_packages():
     """Raises UserError where a package is missing."""
-    if onnx is None:
-        raise UserError("--export_formats=onnx: needs the packages onnx and onnxruntime; "
-                        "pip install -r requirements-export.txt")
+    command.check_packages(onnx is not None, "--export_formats=onnx", "onnx", "onnxruntime")
 
 
 def write(path, recurrent, kind="float32"):

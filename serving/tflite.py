@@ -12,8 +12,8 @@ Needs the packages flatbuffers and tflite (requirements-export.txt).
 
 import numpy as np
 
+from training import command
 from training import files
-from training.command import UserError
 
 try:
     import flatbuffers
@@ -28,9 +28,7 @@ ABSENT = -1          # an optional input
 
 def check_packages():
     """Raises UserError where a package is missing."""
-    if tflite is None:
-        raise UserError("--export_formats=tflite: needs the packages flatbuffers and tflite; "
-                        "pip install -r requirements-export.txt")
+    command.check_packages(tflite is not None, "--export_formats=tflite", "flatbuffers", "tflite")
 
 
 def write(path, recurrent, kind="float32"):

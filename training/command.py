@@ -57,6 +57,18 @@ def run_action(actions):
          % (action or "no argument", ", ".join(sorted(actions))))
 
 
+def check_packages(there, what, *names):
+    """Raises UserError where optional packages are missing.
+
+    Args:
+      there: bool.
+      what: the flag or the action that needs them, for the message.
+      names: the packages; all are in requirements-export.txt.
+    """
+    if not there:
+        raise UserError("%s: needs %s; pip install -r requirements-export.txt" % (what, " and ".join(names)))
+
+
 def own_flags():
     """The running command's flags as dict of name -> value; absl's own are left out."""
     return {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
