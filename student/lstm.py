@@ -11,19 +11,20 @@ from the variables `kernel` [F + U, 4 U] and `bias` [4 U], gates in the order i,
 Letters: B batch, S sequence, F features, U units.
 """
 
-import contextlib
-
 import tensorflow.compat.v1 as tf
 
 from bert.randomness import glorot
 from bert.randomness import new_variable
 from student import recurrence
 from training import native
+from training.choice import Choice
 from training.command import UserError
 
 FORGET_BIAS = 1.0  # added to f when used, not stored in the bias: LSTMCell and BlockLSTM both do so
 
-_chosen = ["auto"]  # the last counts
+# What computes an LSTM whose kernel is not named: a name in `KERNELS`, or "auto".
+_chosen = Choice("auto")
+using = _chosen.using
 
 
 def use(kernel, num_gpus=0):
@@ -40,17 +41,7 @@ def use(kernel, num_gpus=0):
         raise UserError("--lstm_kernel=native: for CPUs, and --num_gpus=%d asks for GPUs; choose block" % num_gpus)
     if kernel == "cudnn" and not num_gpus:
         raise UserError("--lstm_kernel=cudnn: for GPUs, and --num_gpus=0 asks for none; choose auto")
-    _chosen[0] = kernel
-
-
-@contextlib.contextmanager
-def using(kernel):
-    """Within it, every LSTM whose kernel is not named is computed by this one, whatever `use` said."""
-    _chosen.append(kernel)
-    try:
-        yield
-    finally:
-        _chosen.pop()
+    _chosen.use(kernel)
 
 
 def lstm(inputs, units, lengths, kernel=None, reverse=False):
@@ -72,7 +63,7 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
     features = inputs.shape.as_list()[-1]
     weights = new_variable("kernel", [features + units, 4 * units], glorot)
     bias = tf.get_variable("bias", [4 * units], initializer=tf.zeros_initializer())
-    kernel = kernel or _chosen[-1]
+    kernel = kernel or _chosen.get()
     if kernel == "auto":
         kernel = "native" if native.available() else "block"
     return KERNELS[kernel](inputs, lengths, weights, bias, reverse)

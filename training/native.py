@@ -5,7 +5,6 @@
 compiles those that are not there yet, and prints where the libraries are. Training does that by itself.
 """
 
-import contextlib
 import functools
 import glob
 import hashlib
@@ -17,6 +16,7 @@ from training import command
 import tensorflow.compat.v1 as tf
 
 from training import files
+from training.choice import Choice
 from training.command import UserError
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -26,27 +26,14 @@ HEADER = os.path.join(CHECKOUT, "training", "lanes.h")
 OPTIONS = ("-std=c++14", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-I" + CHECKOUT)
 COMPILERS = ("c++", "g++", "clang++")
 
-_allowed = [True]  # the last counts
-
-
-def use(allowed):
-    """Lets this process compute by our ops where they run, or never."""
-    _allowed[0] = allowed
-
-
-@contextlib.contextmanager
-def using(allowed):
-    """Within it, `use(allowed)` holds, whatever was said before."""
-    _allowed.append(allowed)
-    try:
-        yield
-    finally:
-        _allowed.pop()
+# Whether this process, or a block of it, computes by our ops where they run: bool.
+_allowed = Choice(True)
+use, using = _allowed.use, _allowed.using
 
 
 def available():
     """Whether this process may and can compute by our ops; tells once why it cannot."""
-    return _allowed[-1] and _compiles()
+    return _allowed.get() and _compiles()
 
 
 @functools.lru_cache(maxsize=None)

@@ -217,7 +217,7 @@ def ops_of(**arguments):
 
 @COMPILED
 def test_the_kernel_is_the_named_one_else_that_of_the_context_else_the_processs_else_the_fastest(monkeypatch):
-    monkeypatch.setattr(lstms, "_chosen", ["auto"])
+    monkeypatch.setattr(lstms._chosen, "_values", ["auto"])
     assert "LstmRecurrence" in ops_of()
     lstms.use("cell")
     assert "LoopCond" in ops_of()
