@@ -76,10 +76,26 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
     flags.DEFINE_bool("do_train", False, "Train, or go on.")
     flags.DEFINE_bool("do_eval", False, "Measure the best checkpoint; writes eval.json.")
     flags.DEFINE_integer(
+        "eval_batch_size", 32, "Texts of a batch when measuring or predicting.", lower_bound=1)
+    _define_update_flags(batch_size, num_train_epochs, learning_rates)
+    flags.DEFINE_integer(
+        "save_checkpoints_steps", 0,
+        "Updates between checkpoints; each is measured and the best kept. 0: an epoch.", lower_bound=0)
+    flags.DEFINE_integer(
+        "early_stopping", 0, "Stop after so many checkpoints without a better one; 0: never.", lower_bound=0)
+    flags.DEFINE_integer(
+        "random_seed", 12345, "Decides initial values, order of texts, dropout.",
+        lower_bound=0, upper_bound=2 ** 31 - 1)
+    flags.DEFINE_integer(
+        "log_steps", 50, "Updates between progress lines and TensorBoard's points.", lower_bound=1)
+    _define_device_flags()
+
+
+def _define_update_flags(batch_size, num_train_epochs, learning_rates):
+    """What an update is, and how many there are; arguments as of `define_training_flags`."""
+    flags.DEFINE_integer(
         "train_batch_size", batch_size, "Texts of one update, over all replicas and accumulated parts.",
         lower_bound=1)
-    flags.DEFINE_integer(
-        "eval_batch_size", 32, "Texts of a batch when measuring or predicting.", lower_bound=1)
     flags.DEFINE_float(
         "learning_rate", None, "Peak learning rate. Default: %s." % learning_rates, lower_bound=0.0)
     flags.DEFINE_float(
@@ -99,16 +115,10 @@ def define_training_flags(batch_size, num_train_epochs, learning_rates):
     flags.DEFINE_integer(
         "gradient_accumulation_steps", 1,
         "Parts an update is computed in, one after the other: the same result in less memory.", lower_bound=1)
-    flags.DEFINE_integer(
-        "save_checkpoints_steps", 0,
-        "Updates between checkpoints; each is measured and the best kept. 0: an epoch.", lower_bound=0)
-    flags.DEFINE_integer(
-        "early_stopping", 0, "Stop after so many checkpoints without a better one; 0: never.", lower_bound=0)
-    flags.DEFINE_integer(
-        "random_seed", 12345, "Decides initial values, order of texts, dropout.",
-        lower_bound=0, upper_bound=2 ** 31 - 1)
-    flags.DEFINE_integer(
-        "log_steps", 50, "Updates between progress lines and TensorBoard's points.", lower_bound=1)
+
+
+def _define_device_flags():
+    """What computes, and in what precision."""
     flags.DEFINE_bool(
         "use_bf16", False,
         "Multiply matrices in bfloat16, on CPUs that have units for it (AMX) and TensorFlow 2; variables stay float32.")
