@@ -5,15 +5,16 @@
     python -m serving.batch_predict --export_dir=output/classifier/export --input_file=/data/jobs.csv \\
         --text_column=description --output_dir=predicted --num_workers=8
 
-Input: .txt (one text a line), .tsv and .csv (with a header), .jsonl, each also with .gz, and .tfrecord
-(tf.train.Examples with the text as bytes). Output: a file of the same name and form in --output_dir, rows in the same
-order, with predicted_label and probability (.tsv, .csv; in front of the text in .txt), or predicted_label and the
-probabilities of all labels (.jsonl, .tfrecord). Rows that cannot be used are left out, and stand in <name>.bad.jsonl
-with their place and the reason.
+Input: .txt (one text a line), .tsv and .csv (with a header), .jsonl, and .tfrecord (tf.train.Examples with the text as
+bytes, or with input_ids as records of training have), each also with .gz. Output: a file of the same name and form in
+--output_dir, rows in the same order, with predicted_label and probability (.tsv, .csv; in front of the text in .txt),
+or predicted_label and the probabilities of all labels (.jsonl, .tfrecord). Rows that cannot be used are left out, and
+stand in <name>.bad.jsonl with their place and the reason.
 
-Files are worked on side by side, one a worker. A job that was stopped goes on with the files that are not there yet.
-On many machines: --runner names a Beam runner (requirements-beam.txt, Python 3.7), whose workers must find the files,
-the export and this project under the same names.
+Files are worked on side by side, one a worker. A job that was stopped goes on with the files that are not there yet;
+an input that is newer than its predictions is done again. On many machines: --runner names a Beam runner
+(requirements-beam.txt, Python 3.7), whose workers must find the files, the export and this project under the same
+names.
 """
 
 import collections
@@ -64,7 +65,7 @@ def main():
                         os.path.abspath(values.output_dir))
     inputs = [os.path.abspath(name) for name in files.matching_files(values.input_file, "input_file")]
     begin(inputs, settings)
-    waiting = [name for name in inputs if not os.path.exists(output_of(name, settings))]
+    waiting = [name for name in inputs if not _is_done(name, settings)]
     if len(waiting) < len(inputs):
         print("%d of %d files are there already" % (len(inputs) - len(waiting), len(inputs)), flush=True)
     if values.runner:
@@ -103,6 +104,12 @@ def begin(inputs, settings):
         raise UserError("--output_dir=%s: the job there was begun with another model or other columns; name another "
                         "folder" % settings.output_dir)
     files.write_json(path, asked)
+
+
+def _is_done(path, settings):
+    """Whether a file's predictions are there, and no older than the file."""
+    target = output_of(path, settings)
+    return os.path.exists(target) and os.path.getmtime(target) >= os.path.getmtime(path)
 
 
 def output_of(path, settings):
@@ -168,7 +175,8 @@ def predict_file(path, settings, tally=None):
 def _write_block(block, model, form, stream, bad_stream):
     """Predicts some rows and writes them in their order: dict of how many were "predicted" and "bad"."""
     good = [row for row in block if row.texts]
-    predictions = iter(model.predict([row.texts for row in good]))
+    predictions = iter(model.predict_features([
+        row.texts if isinstance(row.texts, dict) else model.features(row.texts) for row in good]))
     bad = 0
     for row in block:
         if row.texts:

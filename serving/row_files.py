@@ -1,28 +1,32 @@
 """Files of rows that get something added: read row by row, written again with predictions.
 
 Formats, by the end of the name before `.gz`: `.txt` (one text a line), `.tsv` and `.csv` (with a header), `.jsonl` (one
-object a line), `.tfrecord` (`tf.train.Example`s with the text as bytes). UTF-8. What a row holds besides its text stays
-as it is.
+object a line), `.tfrecord` (`tf.train.Example`s with the text as bytes, or with ids as in training). UTF-8. What a row
+holds besides its text stays as it is.
 """
 
 import collections
+import contextlib
 import csv
 import gzip
 import io
 import json
 import os
+import shutil
+import tempfile
 
 import tensorflow.compat.v1 as tf
 
 from bert import tfrecord
+from bert.records import SEQUENCE
 from tasks import text_files
 from training.command import UserError
 
 LABEL, PROBABILITY, PROBABILITIES = "predicted_label", "probability", "probabilities"
 GZIP_END = ".gz"
 
-# place: line, or record, from 1; texts: tuple of one or two str, None where the row cannot be used; content: what
-# `Format.write` needs of it; problem: why it cannot be used.
+# place: line, or record, from 1; texts: tuple of one or two str, or a dict of `records.SEQUENCE` -> list of int [S];
+# None where the row cannot be used; content: what `Format.write` needs of it; problem: why it cannot be used.
 Row = collections.namedtuple("Row", "place texts content problem", defaults=(None,))
 
 # read: function of (path, columns) -> iterator of Row, the header first where there is one, as (0, None, header);
@@ -33,9 +37,8 @@ Format = collections.namedtuple("Format", "read write")
 def format_of(path):
     """The `Format` of a file's name; UserError for another."""
     extension = os.path.splitext(path[:-len(GZIP_END)] if path.endswith(GZIP_END) else path)[1]
-    if extension not in FORMATS or extension == ".tfrecord" and path.endswith(GZIP_END):
-        raise UserError("%s: the name must end in one of %s; all but .tfrecord may have .gz behind it" % (
-            path, " ".join(sorted(FORMATS))))
+    if extension not in FORMATS:
+        raise UserError("%s: the name must end in one of %s, with or without .gz" % (path, " ".join(sorted(FORMATS))))
     return FORMATS[extension]
 
 
@@ -188,16 +191,44 @@ def _write_jsonl(stream, found, prediction, names):
 
 
 def _read_tfrecord(path, columns):
-    for number, record in enumerate(tfrecord.read(path), start=1):
-        example = tf.train.Example()
+    with _unpacked(path) as unpacked:
+        for number, record in enumerate(tfrecord.read(unpacked), start=1):
+            example = tf.train.Example()
+            try:
+                example.ParseFromString(record)
+                yield Row(number, _given(example.features.feature, columns), example)
+            except Exception as error:  # the protobuf library has an error of its own in each version
+                yield Row(number, None, "", "no tf.train.Example with the text in %s or ids in %s: %s" % (
+                    columns[0], SEQUENCE[0], error))
+
+
+@contextlib.contextmanager
+def _unpacked(path):
+    """The name of a file that can be read from any place: itself, or what is packed in it."""
+    if not path.endswith(GZIP_END):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile() as target:
         try:
-            example.ParseFromString(record)
-            texts = tuple(example.features.feature[column].bytes_list.value[0].decode("utf-8")
-                          for column in columns if column in example.features.feature)
-            problem = None if texts else "no feature %s" % columns[0]
-        except Exception as error:  # the protobuf library has an error of its own in each version
-            problem = "no tf.train.Example with the text in %s: %s" % (columns[0], error)
-        yield Row(number, None, "", problem) if problem else Row(number, texts, example)
+            with gzip.open(path) as stream:
+                shutil.copyfileobj(stream, target)
+        except (OSError, EOFError) as error:
+            raise UserError("%s: cannot be unpacked: %s" % (path, error))
+        target.flush()
+        yield target.name
+
+
+def _given(features, columns):
+    """The texts of an example, else its ids without padding; ValueError where there is neither."""
+    if columns[0] in features:
+        return tuple(features[column].bytes_list.value[0].decode("utf-8") for column in columns if column in features)
+    ids = features[SEQUENCE[0]].int64_list.value if SEQUENCE[0] in features else ()
+    if not ids:
+        raise ValueError("there are %s" % ", ".join(sorted(features)))
+    mask = features[SEQUENCE[1]].int64_list.value if SEQUENCE[1] in features else [1] * len(ids)
+    length = sum(mask)
+    segments = features[SEQUENCE[2]].int64_list.value if SEQUENCE[2] in features else [0] * len(ids)
+    return dict(zip(SEQUENCE, (list(ids)[:length], [1] * length, list(segments)[:length])))
 
 
 def _write_tfrecord(stream, example, prediction, names):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from bert import records
 from bert import tfrecord
 from serving import batch_predict
 from serving import row_files
@@ -122,7 +123,8 @@ def test_texts_of_every_kind_get_an_answer(exports, forks, tmp_path):
     ("x.csv", b'text_a\n"open\n', 'x.csv:2: a " opens here and nothing closes it'),
     ("x.txt.gz", None, "x.txt.gz: cannot be unpacked"),
     ("x.tfrecord", b"\0" * 30, "x.tfrecord: record 0"),
-    ("x.parquet", b"", "x.parquet: the name must end in one of .csv .jsonl .tfrecord .tsv .txt"),
+    ("x.tfrecord.gz", None, "x.tfrecord.gz: cannot be unpacked"),
+    ("x.parquet", b"", "x.parquet: the name must end in one of .csv .jsonl .tfrecord .tsv .txt, with or without .gz"),
 ])
 def test_files_that_cannot_be_read_are_named_and_leave_nothing_behind(name, content, said, exports, forks, tmp_path):
     path = tmp_path / name
@@ -147,6 +149,32 @@ def test_a_job_goes_on_with_the_files_that_are_not_there_yet(exports, forks, tmp
     assert "1 of 2 files are there already" in result.out and result.code == 0
     assert (tmp_path / "out" / "b.txt").read_bytes() == whole
     assert (tmp_path / "out" / "a.txt").read_bytes() == b"not touched"
+
+
+def test_an_input_that_is_newer_than_its_predictions_is_done_again(exports, forks, tmp_path):
+    path = write(tmp_path / "x.txt", as_lines(TEXTS[:5]))
+    assert predict(forks, exports, tmp_path, path).code == 0
+    write(tmp_path / "x.txt", as_lines(TEXTS[5:9]))
+    later = os.path.getmtime(str(tmp_path / "out" / "x.txt")) + 10
+    os.utime(path, (later, later))
+    assert predict(forks, exports, tmp_path, path).code == 0
+    assert [line.split("\t")[2] for line in read(str(tmp_path / "out"), "x.txt").splitlines()] == TEXTS[5:9]
+
+
+def test_records_of_training_are_classified_by_their_ids(exports, expected, forks, tmp_path):
+    features = [Predictor(exports).features(text) for text in TEXTS]
+    longest = max(len(one["input_ids"]) for one in features)
+    padded = [{name: values + [0] * (longest - len(values)) for name, values in one.items()} for one in features]
+    path = write(tmp_path / "x.tfrecord.gz", tfrecord.frame([records.serialize(one) for one in padded]))
+    result = predict(forks, exports, tmp_path, path)
+    assert result.code == 0, result.err
+    content = gzip.decompress((tmp_path / "out" / "x.tfrecord.gz").read_bytes())
+    (tmp_path / "unpacked.tfrecord").write_bytes(content)
+    found = [tf.train.Example.FromString(record).features.feature for record in tfrecord.read(
+        str(tmp_path / "unpacked.tfrecord"))]
+    assert [one["predicted_label"].bytes_list.value[0].decode("utf-8") for one in found] == [
+        one.label for one in expected]
+    assert list(found[0]["input_ids"].int64_list.value) == padded[0]["input_ids"]
 
 
 @graphs.ON_REFERENCE
