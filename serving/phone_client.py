@@ -2,7 +2,8 @@
 
     python client.py model_int8.tflite < texts.txt
 
-Prints the label and its probability for each line. On a phone the same steps are a few lines of Java or Swift.
+Prints the label and its probability for each line; where a text may have several labels, all that reach their
+thresholds, and the highest probability. On a phone the same steps are a few lines of Java or Swift.
 """
 
 import json
@@ -28,6 +29,10 @@ class Classifier:
             self._settings = json.load(stream)
         with open(os.path.join(folder, "labels.txt"), encoding="utf-8") as stream:
             self.labels = stream.read().rstrip("\n").split("\n")
+        self._thresholds = None
+        if os.path.exists(os.path.join(folder, "thresholds.json")):
+            with open(os.path.join(folder, "thresholds.json"), encoding="utf-8") as stream:
+                self._thresholds = json.load(stream)
         with open(os.path.join(folder, "vocab.txt"), "rb") as stream:
             self._vocab = {line.decode("utf-8").strip(): number for number, line in enumerate(stream)}
         self._longest = max(map(len, self._vocab))
@@ -43,6 +48,13 @@ class Classifier:
         self._model.set_tensor(given["index"], np.array([ids], np.int32))
         self._model.invoke()
         return self._model.get_tensor(answer["index"])[0]
+
+    def label(self, probabilities):
+        """The label of a text's probabilities, or all of them."""
+        if self._thresholds is None:
+            return self.labels[int(probabilities.argmax())]
+        chosen = [name for name, value, least in zip(self.labels, probabilities, self._thresholds) if value >= least]
+        return self._settings["label_separator"].join(chosen)
 
     def _ids(self, text):
         tokens = [piece for word in self._words(text) for piece in self._pieces(word)]
@@ -90,4 +102,4 @@ if __name__ == "__main__":
     classifier = Classifier(sys.argv[1])
     for line in sys.stdin.buffer:
         found = classifier.probabilities(line.decode("utf-8", "ignore").strip())
-        print("%s\t%.4f" % (classifier.labels[int(found.argmax())], found.max()))
+        print("%s\t%.4f" % (classifier.label(found), found.max()))

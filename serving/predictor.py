@@ -23,8 +23,8 @@ import tensorflow.compat.v1 as tf
 
 from bert.records import SEQUENCE
 from serving.export import ASSETS
-from serving.export import THRESHOLDS
 from serving.export import newest
+from serving.variants import THRESHOLDS
 from tasks import text_settings
 from tasks.text_files import labels_from_file
 from training import files

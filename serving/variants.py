@@ -1,7 +1,8 @@
 """The other forms of an export, each in a folder of its own beside the SavedModel: `tflite`, `onnx`.
 
-A folder holds models of several kinds of weights, with vocab.txt, labels.txt and text.json: what a text becomes ids
-with. The vocabulary is pruned (serving/pruning.py), so its ids are other ones than the SavedModel's.
+A folder holds models of several kinds of weights, with vocab.txt, labels.txt, text.json and, where a text may have
+several labels, thresholds.json: all that makes ids of a text, and labels of an answer. The vocabulary is pruned
+(serving/pruning.py), so its ids are other ones than the SavedModel's.
 """
 
 import collections
@@ -18,6 +19,7 @@ from training import files
 from training.command import UserError
 
 SAVED_MODEL = "saved_model"
+THRESHOLDS = "thresholds.json"
 WRITERS = collections.OrderedDict([("tflite", tflite), ("onnx", onnx_model)])
 FORMATS = (SAVED_MODEL, *WRITERS)
 
@@ -49,7 +51,7 @@ def write(folder, formats, recurrent, tokenizer, tokens, assets):
       recurrent: `recurrents.Recurrent`.
       tokenizer: `FullTokenizer` of the model.
       tokens: those that stay, see `pruning.choose`.
-      assets: dict of name -> text, with "labels.txt" and text.json.
+      assets: dict of name -> text, with labels.txt, text.json and thresholds.json, if there is one.
     """
     kept = recurrent._replace(table=recurrent.table[tokenizer.convert_tokens_to_ids(tokens)])
     for name, writer in WRITERS.items():
@@ -58,7 +60,7 @@ def write(folder, formats, recurrent, tokenizer, tokens, assets):
         for kind in writer.KINDS:
             writer.write(os.path.join(folder, name, "model_%s.%s" % (kind, name)), kept, kind)
         files.write_text(os.path.join(folder, name, "vocab.txt"), "".join(token + "\n" for token in tokens))
-        for asset in ("labels.txt", text_settings.FILE):
+        for asset in sorted({"labels.txt", text_settings.FILE, THRESHOLDS} & set(assets)):
             files.write_text(os.path.join(folder, name, asset), assets[asset])
         if name == "tflite":
             shutil.copyfile(phone_client.__file__, os.path.join(folder, name, "client.py"))

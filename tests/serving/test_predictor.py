@@ -1,3 +1,4 @@
+import concurrent.futures
 import os
 import shutil
 
@@ -37,6 +38,15 @@ def test_texts_of_any_length_together_give_what_each_gives_alone(predictor):
     alone = np.concatenate([predictor.probabilities([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert len({str(row) for row in alone}) > 30
+
+
+def test_many_threads_each_get_their_own_answer(predictor):
+    expected = predictor.predict(TEXTS)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda text: predictor.predict([text])[0], TEXTS))
+    for one, other in zip(found, expected):
+        assert one.label == other.label
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
 
 
 def test_no_text_gives_no_prediction(predictor):

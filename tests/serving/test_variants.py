@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -145,6 +146,7 @@ def test_the_card_says_what_the_model_is(exported, student_classifier):
     card, readme = json.loads(read(exported, "card.json")), read(exported, "README.md")
     assert card["labels"] == list(Predictor(exported).labels.names) and card["model_type"] == "bilstm"
     assert card["text"]["max_seq_length"] == tiny.MAX_LENGTH and card["measured_on"] == "test.tsv"
+    assert sorted(card["milliseconds"]) == ["32"] and all(value > 0 for value in card["milliseconds"].values())
     assert "| tflite/model_int8.tflite |" in readme and ", ".join(card["labels"]) in readme
 
 
@@ -153,29 +155,51 @@ def test_a_plain_export_has_a_card_with_the_figures_of_its_run(student_classifie
     card = json.loads(read(folder, "card.json"))
     assert card["evaluation"]["accuracy"] == json.loads(read(student_classifier.folder, "eval.json"))["accuracy"]
     assert card["training"]["task"] == "classification" and "test.tsv" not in card["training"]
-    assert "Reported: accuracy" in read(folder, "README.md")
+    assert card["evaluation"]["measured_on"] == "test.tsv" and len(card["evaluation"]["data_sha256"]) == 64
+    assert card["command"].startswith("python ") and "--unlabeled_file=" in card["command"]
+    readme = read(folder, "README.md")
+    assert "texts of test.tsv." in readme and card["command"] in readme and "ms (32 tokens)" in readme
 
 
-@pytest.mark.parametrize("truncation", ["head", "head_tail"])
-def test_the_client_beside_the_model_needs_nothing_of_ours_and_answers_alike(exported, truncation, tmp_path):
-    folder = os.path.join(exported, "tflite")
-    for name in os.listdir(folder):
-        (tmp_path / name).write_bytes(open(os.path.join(folder, name), "rb").read())
-    settings = json.loads(read(folder, "text.json"))
-    (tmp_path / "text.json").write_text(json.dumps(dict(settings, truncation=truncation)), encoding="utf-8")
-    texts = [text for _, text in tiny.texts(8, seed=3)] + ["Ab 一,\u3000丁é", "一" * 50, "龘", "丁\u0301七Σ"]
-    done = subprocess.run([sys.executable, "client.py", "model_float32.tflite"], cwd=str(tmp_path),
+def test_memory_is_what_a_model_adds_not_what_importing_took(exported):
+    rows = [[1] * 9] * 3
+    small = measure.run(os.path.join(exported, "tflite", "model_int8.tflite"), rows)["megabytes"]
+    assert 0 < small < measure.run(exported, rows)["megabytes"]
+
+
+def run_client(folder, texts):
+    """[label, probability] of each text, by the client in a folder and nothing of ours."""
+    done = subprocess.run([sys.executable, "-I", "client.py", "model_float32.tflite"], cwd=str(folder),
                           input="".join(text + "\n" for text in texts).encode("utf-8"), stdout=subprocess.PIPE,
-                          env=dict(os.environ, PYTHONIOENCODING="utf-8", TF_CPP_MIN_LOG_LEVEL="3"), check=True)
-    found = [line.split("\t") for line in done.stdout.decode("utf-8").splitlines()]
-    predictor = Predictor(exported)
-    if truncation == "head":
-        expected = predictor.predict(texts)
-        assert [label for label, _ in found] == [one.label for one in expected]
-        np.testing.assert_allclose([float(value) for _, value in found],
-                                   [one.probabilities.max() for one in expected], atol=1e-4)
-    else:  # what is longer than the model reads is cut elsewhere
-        assert len(found) == len(texts)
+                          env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3"), check=True)
+    return [line.split("\t") for line in done.stdout.decode("utf-8").splitlines()]
+
+
+CLIENT_TEXTS = [text for _, text in tiny.texts(8, seed=3)] + [
+    "Ab 一,\u3000丁é", "一" * 10 + "丁" * 40, "龘", "丁\u0301七Σ"]
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
+def test_the_client_beside_the_model_needs_nothing_of_ours_and_answers_alike(exported, truncation, tmp_path):
+    copied = tmp_path / "export"
+    shutil.copytree(exported, str(copied))
+    for folder in ("assets.extra", "tflite"):
+        settings = json.loads(read(exported, folder, "text.json"))
+        (copied / folder / "text.json").write_text(json.dumps(dict(settings, truncation=truncation)), encoding="utf-8")
+    found = run_client(copied / "tflite", CLIENT_TEXTS)
+    expected = Predictor(str(copied)).predict(CLIENT_TEXTS)
+    assert [label for label, _ in found] == [one.label for one in expected]
+    np.testing.assert_allclose([float(value) for _, value in found],
+                               [one.probabilities.max() for one in expected], atol=1e-4)
+
+
+def test_the_client_tells_all_labels_of_a_text_that_may_have_several(several_classifier, forks, tmp_path):
+    result = forks.run("run_classifier.py", "--do_export", "--output_dir=" + several_classifier.folder,
+                       "--export_dir=%s" % tmp_path, "--export_formats=tflite")
+    assert result.code == 0, result.err
+    folder = export.newest(str(tmp_path))
+    found = [label for label, _ in run_client(os.path.join(folder, "tflite"), CLIENT_TEXTS)]
+    assert found == [one.label for one in Predictor(folder).predict(CLIENT_TEXTS)] and len(set(found)) > 2
 
 
 def test_no_text_leads_to_a_token_that_is_pruned(exported):
