@@ -62,9 +62,7 @@ def find_model(path, flag):
     checkpoint = _checkpoint_in(path, flag) if os.path.isdir(path) else FILE_END.sub("", path)
     if not os.path.exists(checkpoint + ".index"):
         raise UserError("--%s=%s: no such folder, and no checkpoint (%s.index is missing)" % (flag, path, checkpoint))
-    folder = os.path.dirname(os.path.abspath(checkpoint))
-    if os.path.join(folder, os.path.basename(checkpoint)).endswith(os.sep + BEST):
-        folder = os.path.dirname(folder)
+    folder = folder_of(checkpoint)
 
     def beside(*names):
         found = [os.path.join(folder, name) for name in names if os.path.exists(os.path.join(folder, name))]
@@ -72,6 +70,12 @@ def find_model(path, flag):
 
     return ModelFiles(checkpoint, beside(*CONFIG_FILES), beside(*VOCABULARY_FILES), beside("labels.txt"),
                       beside("text.json"))
+
+
+def folder_of(checkpoint):
+    """The folder where a model's files stand beside its checkpoint, which may be in `best` there."""
+    path = os.path.abspath(checkpoint)
+    return path[:-len(os.sep + BEST)] if path.endswith(os.sep + BEST) else os.path.dirname(path)
 
 
 def _checkpoint_in(folder, flag):

@@ -12,6 +12,7 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from bert import checkpoints
 from serving import measure
 from tasks import text_settings
 from tasks.classification_data import BadRows
@@ -21,6 +22,7 @@ from training import run_folder
 
 CARD, README = "card.json", "README.md"
 MAX_TEXTS = 2000  # measured; of more, the first
+SHORT = 32        # tokens of a short text
 
 KINDS = {"bilstm": "BiLSTM", "bert": "BERT", "albert": "ALBERT", "electra": "ELECTRA"}
 
@@ -31,8 +33,8 @@ What it learned is what texts like those of its training say.
 
 ## Where it comes from
 
-card.json holds every flag of the training, the SHA-256 of the data and of the vocabulary, the model's sizes, and the
-figures of each class. assets.extra holds the vocabulary, the labels and how text becomes ids.
+@COMMAND@card.json holds every flag of the training, the SHA-256 of the data and of the vocabulary, the model's sizes,
+and the figures of each class. assets.extra holds the vocabulary, the labels and how text becomes ids.
 """
 
 # rows of ids as a vocabulary gives them; unknown: share of [UNK] among their tokens.
@@ -57,17 +59,18 @@ def describe(values, model, task, checkpoint, data, folder, thresholds):
       folder: the export, without card yet.
       thresholds: C probabilities from which on a class counts; None: one class a text.
     """
-    settings = os.path.join(values.output_dir, run_folder.SETTINGS)
-    evaluation = os.path.join(values.output_dir, "eval.json")
+    run = checkpoints.folder_of(checkpoint)
+    lengths = sorted({SHORT, data.text.max_seq_length})
     card = {
         "model_type": model.config.model_type, "config": dataclasses.asdict(model.config),
         "parameters": _parameters(checkpoint), "labels": task.label_names,
         "several_labels": task.independent_classes, "text": text_settings.as_dict(data.text),
         "vocabulary_sha256": files.digest(model.files.vocab_file), "tensorflow": tf.__version__,
         # Every flag of the training, and the SHA-256 of each file it read.
-        "training": files.read_json(settings) if os.path.exists(settings) else None,
-        "selected_on": run_folder.best_figures(values.output_dir),
-        "evaluation": files.read_json(evaluation) if os.path.exists(evaluation) else None,
+        "training": _json_in(run, run_folder.SETTINGS), "command": _command(run),
+        "selected_on": run_folder.best_figures(run),
+        "evaluation": _json_in(values.output_dir, "eval.json") or _json_in(run, "eval.json"),
+        "milliseconds": dict(zip(map(str, lengths), measure.milliseconds(folder, lengths))),
         "forms": [{"path": ".", "megabytes": _megabytes(os.path.join(folder, "saved_model.pb"),
                                                         os.path.join(folder, "variables"))}]}
     others = sorted(glob.glob(os.path.join(folder, "*", "model_*")))
@@ -76,6 +79,17 @@ def describe(values, model, task, checkpoint, data, folder, thresholds):
     if others and data.splits:
         card["measured_on"] = data.splits.report.describe()
     return card
+
+
+def _json_in(folder, name):
+    path = os.path.join(folder, name)
+    return files.read_json(path) if os.path.exists(path) else None
+
+
+def _command(folder):
+    """The command that a run was begun with; None where it is not known."""
+    path = os.path.join(folder, run_folder.COMMAND)
+    return files.read_bytes(path).decode("utf-8").strip() if os.path.exists(path) else None
 
 
 def _parameters(checkpoint):
@@ -128,16 +142,21 @@ def _readme(card):
                  KINDS.get(card["model_type"], card["model_type"]), "{:,}".format(card["parameters"]),
                  "; a text may have several labels" if card["several_labels"] else "",
                  card["text"]["max_seq_length"], card["text"]["truncation"].replace("_", " and ")), ""]
-    return "\n".join(lines + _figures(card) + _forms_table(card) + [END])
+    begun = "Its run was begun with\n\n    %s\n\n" % card["command"] if card["command"] else ""
+    return "\n".join(lines + _figures(card) + _forms_table(card) + [END.replace("@COMMAND@", begun)])
 
 
 def _figures(card):
     lines = ["## Figures", ""]
     for title, figures in (("Reported", card["evaluation"]), ("On the texts that chose it", card["selected_on"])):
         if figures and "accuracy" in figures:
-            lines.append("%s: accuracy %.1f %%, macro-F1 %.1f %%, %d texts." % (
-                title, 100 * figures["accuracy"], 100 * figures["macro_f1"], figures["texts"]))
-    return lines + ["None were measured." if len(lines) == 2 else "", ""]
+            where = " of " + figures["measured_on"] if "measured_on" in figures else ""
+            lines.append("%s: accuracy %.1f %%, macro-F1 %.1f %%, %d texts%s.\n" % (
+                title, 100 * figures["accuracy"], 100 * figures["macro_f1"], figures["texts"], where))
+    lines += [] if len(lines) > 2 else ["None were measured.\n"]
+    size = card["forms"][0]["megabytes"]
+    return lines + ["The SavedModel has %.1f MB; a text takes it %s on the machine that exported.\n" % (size, ", ".join(
+        "%.1f ms (%s tokens)" % (value, length) for length, value in card["milliseconds"].items()))]
 
 
 def _forms_table(card):

@@ -31,6 +31,7 @@ from bert.tokenization import load_vocab
 from serving import card
 from serving import variants
 from serving import warm_up
+from serving.variants import THRESHOLDS
 from student import lstm
 from tasks import classify
 from tasks import heads
@@ -44,10 +45,9 @@ from training import runtime
 
 ASSETS = "assets.extra"
 SAVED_MODEL = "saved_model.pb"
-THRESHOLDS = "thresholds.json"
 ORIGIN = "origin.json"
 NUM_TOKENS = "num_tokens"
-FORMAT = 2  # of what an export holds; one of another format is made anew
+FORMAT = 3  # of what an export holds; one of another format is made anew
 
 # The Estimator makes one of each input and each output, and names it so; these are kept, and called so.
 SIGNATURES = {"serving_default": "serving_default", "examples:serving_default": "examples:serving_default",
@@ -75,7 +75,11 @@ def serving_input(settings, vocab_file):
             num_tokens = tf.concat([num_tokens, more_tokens], axis=0)
             inputs.update(text={"text": texts}, pair={"text": texts, "text_b": second_texts})
         # Whoever feeds the ids feeds what comes of the others.
-        return tf.estimator.export.ServingInputReceiver(dict(features, **{NUM_TOKENS: num_tokens}), features, inputs)
+        with tf.control_dependencies([tf.debugging.assert_equal(
+                tf.shape(features["input_ids"]), tf.shape(features[name]),
+                message="input_ids, input_mask and segment_ids need one shape") for name in records.SEQUENCE[1:]]):
+            fed = {name: tf.identity(values) for name, values in features.items()}
+        return tf.estimator.export.ServingInputReceiver(dict(fed, **{NUM_TOKENS: num_tokens}), features, inputs)
 
     return make
 

@@ -180,7 +180,9 @@ def evaluate(values, model, data):
     made = records_of(values, data, data.splits.report)
     figures = runs.evaluate(model.config, task, checkpoint, [made.path], values.eval_batch_size,
                             thresholds=thresholds)
-    title = "%s on %s (%s)" % (checkpoint, data.splits.report.describe(), data.splits.describe())
+    report = data.splits.report
+    title = "%s on %s (%s)" % (checkpoint, report.describe(), data.splits.describe())
+    figures.update(measured_on=report.describe(), data_sha256=files.digest(report.path))
     runs.write_figures(values.output_dir, "eval", task, figures, title)
 
 

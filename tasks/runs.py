@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import os
 import re
+import shlex
+import sys
 
 import tensorflow.compat.v1 as tf
 
@@ -380,6 +382,7 @@ def _begin(folder, run, model, contents):
     texts = dict(contents, **{"config.json": files.to_json(dataclasses.asdict(model.config))})
     contents = {name: text.encode("utf-8") for name, text in texts.items()}
     contents["vocab.txt"] = files.read_bytes(model.files.vocab_file)
+    contents[run_folder.COMMAND] = (" ".join(map(shlex.quote, ["python", *sys.argv])) + "\n").encode("utf-8")
     run_folder.begin(folder, run.settings, contents)
 
 

@@ -7,6 +7,7 @@ from training.command import UserError
 
 SETTINGS, EVALUATIONS, FINISHED = "run.json", "evaluations.json", "finished.json"
 STAGES = "stages.json"
+COMMAND = "command.txt"  # as it was typed when the run was begun
 BEST_FIGURES = os.path.join("best", "figures.json")
 
 

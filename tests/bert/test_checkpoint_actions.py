@@ -12,6 +12,7 @@ from bert import hugging_face
 from tests import graphs
 from tests import tiny
 from tests.commands import read
+from training.command import UserError
 
 
 pytestmark = graphs.ON_REFERENCE
@@ -114,6 +115,12 @@ def test_the_two_forms_of_gelu_change_their_names():
     assert there["hidden_act"] == "gelu_new"
     assert hugging_face.config_to_google(there) == {"hidden_act": "gelu", "vocab_size": 5, "model_type": "bert"}
     assert hugging_face.config_to_google({"hidden_act": "gelu"})["hidden_act"] == "gelu_erf"
+
+
+@pytest.mark.parametrize("key, value", [("model_type", "roberta"), ("position_embedding_type", "relative_key")])
+def test_what_is_no_bert_is_not_taken_for_one(key, value):
+    with pytest.raises(UserError, match='convert: a BERT.s has "%s": ".*", and this model.s is %s' % (key, value)):
+        hugging_face.config_to_google({key: value})
 
 
 @pytest.mark.parametrize("content, said", [(None, "no model.safetensors is there"), (b"\x08", "cannot be read as saf")])

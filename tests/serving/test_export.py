@@ -1,3 +1,4 @@
+import concurrent.futures as futures
 import json
 import os
 import subprocess
@@ -12,9 +13,15 @@ from serving import export
 from serving import warm_up
 from serving.predictor import Predictor
 from tests import tiny
+from tests.commands import CHECKOUT
 from tests.commands import read
 from tests.test_run_classifier import predictions
 from training import graph_mode  # noqa: F401
+
+try:
+    from tensorflow_serving.apis import predict_pb2
+except ImportError:
+    predict_pb2 = None  # its test is skipped
 
 IDS = [[2, 5, 6, 7, 3], [2, 60, 3], [2, 110, 111, 112, 3]]
 
@@ -171,14 +178,56 @@ def test_the_warm_up_is_a_request_that_the_export_answers(student_classifier):
     assert found["probabilities"].shape == (len(texts), 3)
 
 
-@pytest.mark.parametrize("feeds, said", [
-    ({"text": [["一"]]}, "Cannot feed value of shape"),
-    ({"text": "一"}, "Cannot feed value of shape"),
-    ({"text": [1.5]}, "Unsupported object type|could not convert"),
+@pytest.mark.parametrize("signature, feeds, error, said", [
+    ("classify_text", {"text": [["一"]]}, ValueError, "Cannot feed value of shape"),
+    ("classify_text", {"text": "一"}, ValueError, "Cannot feed value of shape"),
+    ("classify_text", {"text": [1.5]}, tf.errors.InternalError, "Unsupported object type"),
+    ("classify_pair", {"text": ["一", "丁"], "text_b": ["七"]}, tf.errors.InvalidArgumentError,
+     "as many second texts as texts are needed, or none"),
+    ("serving_default", {"input_ids": [[2, 3]], "input_mask": [[1]], "segment_ids": [[0, 0]]},
+     tf.errors.InvalidArgumentError, "input_ids, input_mask and segment_ids need one shape"),
+    ("serving_default", {"input_ids": [[2, 9999]], "input_mask": [[1, 1]], "segment_ids": [[0, 0]]},
+     tf.errors.InvalidArgumentError, "is not in"),
+    ("examples:serving_default", {"examples": [b"no example"]}, tf.errors.InvalidArgumentError, "parse"),
 ])
-def test_input_of_another_kind_is_refused(feeds, said, student_classifier):
-    with pytest.raises((ValueError, tf.errors.OpError, TypeError, KeyError), match=said):
-        answer(exported(student_classifier), "classify_text", feeds)
+def test_input_of_another_kind_is_refused(signature, feeds, error, said, student_classifier):
+    with pytest.raises(error, match=said):
+        answer(exported(student_classifier), signature, feeds)
+
+
+class Service:
+    """What a TensorFlow Serving does with a PredictRequest, as far as the request and its answer go."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def Predict(self, request, context):
+        del context
+        feeds = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        found = answer(self._folder, request.model_spec.signature_name, feeds)
+        response = predict_pb2.PredictResponse()
+        for name, values in found.items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(values))
+        return response
+
+
+def test_the_documented_client_gets_its_answer_over_grpc(student_classifier):
+    grpc = pytest.importorskip("grpc")
+    service = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc")
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    # The other methods are not called.
+    servicer = type("Servicer", (Service, service.PredictionServiceServicer), {})(exported(student_classifier))
+    service.add_PredictionServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    code = read(CHECKOUT, "docs", "serving.md").split("```python\n")[1].split("```")[0]
+    code = code.replace("8500", str(port)).replace("timeout=5.0", "timeout=60.0")
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                          env=dict(os.environ, PYTHONIOENCODING="utf-8", TF_CPP_MIN_LOG_LEVEL="3"))
+    server.stop(None)
+    text = "聚氯乙烯生产车间招聘操作工"
+    assert done.returncode == 0 and text in code
+    assert done.stdout.decode("utf-8").strip() == Predictor(exported(student_classifier)).predict([text])[0].label
 
 
 def test_the_same_model_is_not_exported_again(several_classifier, forks):
