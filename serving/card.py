@@ -60,7 +60,8 @@ def describe(values, model, task, checkpoint, data, folder, thresholds):
       thresholds: C probabilities from which on a class counts; None: one class a text.
     """
     run = checkpoints.folder_of(checkpoint)
-    lengths = sorted({SHORT, data.text.max_seq_length})
+    longest = data.text.max_seq_length
+    lengths = sorted({min(SHORT, longest), longest})
     card = {
         "model_type": model.config.model_type, "config": dataclasses.asdict(model.config),
         "parameters": _parameters(checkpoint), "labels": task.label_names,
@@ -70,14 +71,12 @@ def describe(values, model, task, checkpoint, data, folder, thresholds):
         "training": _json_in(run, run_folder.SETTINGS), "command": _command(run),
         "selected_on": run_folder.best_figures(run),
         "evaluation": _json_in(values.output_dir, "eval.json") or _json_in(run, "eval.json"),
-        "milliseconds": dict(zip(map(str, lengths), measure.milliseconds(folder, lengths))),
-        "forms": [{"path": ".", "megabytes": _megabytes(os.path.join(folder, "saved_model.pb"),
-                                                        os.path.join(folder, "variables"))}]}
+        "milliseconds": dict(zip(map(str, lengths), measure.milliseconds(folder, lengths)))}
     others = sorted(glob.glob(os.path.join(folder, "*", "model_*")))
-    if others:
-        card["forms"] = _forms(folder, others, data, task, thresholds)
-    if others and data.splits:
-        card["measured_on"] = data.splits.report.describe()
+    split = data.splits.report if others and data.splits else None
+    card["measured_on"] = split and split.describe()
+    texts = list(split.rows(data.labels, BadRows("skip")))[:MAX_TEXTS] if split else []
+    card["forms"] = _forms(folder, others, texts, data, task, thresholds)
     return card
 
 
@@ -97,22 +96,21 @@ def _parameters(checkpoint):
                if "adam" not in name and name != "global_step")
 
 
-def _megabytes(*paths):
-    found = [name for path in paths for name in ([path] if os.path.isfile(path) else glob.glob(path + "/*"))]
-    return sum(map(os.path.getsize, found)) / 1e6
+def _megabytes(path):
+    """Of a file, or of a SavedModel without what stands beside it."""
+    parts = [path] if os.path.isfile(path) else [
+        os.path.join(path, "saved_model.pb"), *glob.glob(os.path.join(glob.escape(path), "variables", "*"))]
+    return sum(map(os.path.getsize, parts)) / 1e6
 
 
-def _forms(folder, others, data, task, thresholds):
-    """A dict for each form of the model, the SavedModel first."""
-    texts = list(data.splits.report.rows(data.labels, BadRows("skip")))[:MAX_TEXTS] if data.splits else []
+def _forms(folder, others, texts, data, task, thresholds):
+    """A dict for each form of the model, the SavedModel first; measured on `texts`, rows, if there are any."""
     labels = np.array([data.labels.ids(row.labels) for row in texts])
-    full = _rows(os.path.join(folder, "assets.extra"), data, texts)
     reference, found = None, []
     for path in [folder, *others]:
-        own = full if path == folder else _rows(os.path.dirname(path), data, texts)
-        form = {"path": os.path.relpath(path, folder), "megabytes": _megabytes(path) if path != folder else _megabytes(
-            os.path.join(folder, "saved_model.pb"), os.path.join(folder, "variables"))}
+        form = {"path": os.path.relpath(path, folder), "megabytes": _megabytes(path)}
         if texts:
+            own = _rows(os.path.join(folder, "assets.extra") if path == folder else os.path.dirname(path), data, texts)
             measured = measure.run(path, own.ids)
             answers = measured.pop("probabilities")
             reference = answers if reference is None else reference
