@@ -20,28 +20,35 @@ try:
 except ImportError:
     safetensors = None
 
-# Google's name (in which % is a layer's number) -> theirs, and whether the matrix is transposed.
-_NAMES = {
-    "bert/embeddings/word_embeddings": ("bert.embeddings.word_embeddings.weight", False),
-    "bert/embeddings/token_type_embeddings": ("bert.embeddings.token_type_embeddings.weight", False),
-    "bert/embeddings/position_embeddings": ("bert.embeddings.position_embeddings.weight", False),
-    "cls/predictions/output_bias": ("cls.predictions.bias", False),
-    "cls/seq_relationship/output_weights": ("cls.seq_relationship.weight", False),
-    "cls/seq_relationship/output_bias": ("cls.seq_relationship.bias", False),
-    "output_weights": ("classifier.weight", False),
-    "output_bias": ("classifier.bias", False)}
-for _dense in ("bert/encoder/layer_%/attention/self/query", "bert/encoder/layer_%/attention/self/key",
-               "bert/encoder/layer_%/attention/self/value", "bert/encoder/layer_%/attention/output/dense",
-               "bert/encoder/layer_%/intermediate/dense", "bert/encoder/layer_%/output/dense", "bert/pooler/dense",
-               "cls/predictions/transform/dense"):
-    _theirs = _dense.replace("layer_%", "layer.%").replace("/", ".")
-    _NAMES[_dense + "/kernel"] = (_theirs + ".weight", True)
-    _NAMES[_dense + "/bias"] = (_theirs + ".bias", False)
-for _norm in ("bert/embeddings/LayerNorm", "bert/encoder/layer_%/attention/output/LayerNorm",
-              "bert/encoder/layer_%/output/LayerNorm", "cls/predictions/transform/LayerNorm"):
-    _theirs = _norm.replace("layer_%", "layer.%").replace("/", ".")
-    _NAMES[_norm + "/gamma"] = (_theirs + ".weight", False)
-    _NAMES[_norm + "/beta"] = (_theirs + ".bias", False)
+_TABLES = {  # Google's name -> theirs
+    "bert/embeddings/word_embeddings": "bert.embeddings.word_embeddings.weight",
+    "bert/embeddings/token_type_embeddings": "bert.embeddings.token_type_embeddings.weight",
+    "bert/embeddings/position_embeddings": "bert.embeddings.position_embeddings.weight",
+    "cls/predictions/output_bias": "cls.predictions.bias",
+    "cls/seq_relationship/output_weights": "cls.seq_relationship.weight",
+    "cls/seq_relationship/output_bias": "cls.seq_relationship.bias",
+    "output_weights": "classifier.weight",
+    "output_bias": "classifier.bias"}
+_DENSE = ("bert/encoder/layer_%/attention/self/query", "bert/encoder/layer_%/attention/self/key",
+          "bert/encoder/layer_%/attention/self/value", "bert/encoder/layer_%/attention/output/dense",
+          "bert/encoder/layer_%/intermediate/dense", "bert/encoder/layer_%/output/dense", "bert/pooler/dense",
+          "cls/predictions/transform/dense")
+_NORMS = ("bert/embeddings/LayerNorm", "bert/encoder/layer_%/attention/output/LayerNorm",
+          "bert/encoder/layer_%/output/LayerNorm", "cls/predictions/transform/LayerNorm")
+
+
+def _all_names():
+    """dict of Google's name, in which % is a layer's number -> (theirs, whether the matrix is transposed)."""
+    found = {name: (theirs, False) for name, theirs in _TABLES.items()}
+    for scopes, weight, bias, transposed in ((_DENSE, "kernel", "bias", True), (_NORMS, "gamma", "beta", False)):
+        for scope in scopes:
+            theirs = scope.replace("layer_%", "layer.%").replace("/", ".")
+            found["%s/%s" % (scope, weight)] = (theirs + ".weight", transposed)
+            found["%s/%s" % (scope, bias)] = (theirs + ".bias", False)
+    return found
+
+
+_NAMES = _all_names()
 _GOOGLES = {theirs: (name, transposed) for name, (theirs, transposed) in _NAMES.items()}
 
 # Copies and counters that files of theirs may hold.

@@ -66,9 +66,8 @@ def _embed(model, column, table, kind):
     """Rows of the table, [S, 1] -> float32 [S, 1, E]."""
     shape = [EXAMPLE_LENGTH, 1, table.shape[1]]
     if kind == "int8":
-        rounded, scale = _rounded(table)
-        weights = model.constant(rounded, tflite.TensorType.INT8, scale)
-        found = model.add("GATHER", [weights, column], shape, tflite.TensorType.INT8, scale=scale, version=2, Axis=0)
+        found = model.add("GATHER", [_rounded(model, table), column], shape, tflite.TensorType.INT8,
+                          scale=_scale(table), version=2, Axis=0)
         return model.add("DEQUANTIZE", [found], shape, version=2)
     if kind == "float16":
         return model.add("GATHER", [_widened(model, table), column], shape, Axis=0)
@@ -80,7 +79,7 @@ def _lstm(model, inputs, direction, kind):
     order = ("input", "forget", "cell", "output")
     units = len(direction.bias["input"])
     weigh = {"float32": model.floats, "float16": lambda values: _widened(model, values),
-             "int8": lambda values: model.constant(_rounded(values)[0], tflite.TensorType.INT8, _rounded(values)[1])}
+             "int8": lambda values: _rounded(model, values)}
     matrices = [weigh[kind](matrices[gate]) for matrices in (direction.kernel, direction.recurrent) for gate in order]
     biases = [model.floats(direction.bias[gate]) for gate in order]
     states = [model.tensor("state", [1, units], variable=True) for _ in range(2)]
@@ -117,10 +116,15 @@ def _pooled(model, hidden, ends, recurrent):
     return model.add("CONCATENATION", last, [1, width], name="pooled_output", Axis=1)
 
 
-def _rounded(values):
-    """int8 of the same shape, and what they are to be multiplied by; zero stays zero."""
-    scale = float(np.abs(values).max()) / 127.0 or 1.0
-    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
+def _scale(values):
+    """What int8 values are multiplied by."""
+    return float(np.abs(values).max()) / 127.0 or 1.0
+
+
+def _rounded(model, values):
+    """The values as an int8 constant; zero stays zero."""
+    scale = _scale(values)
+    return model.constant(np.clip(np.rint(values / scale), -127, 127).astype(np.int8), tflite.TensorType.INT8, scale)
 
 
 def _widened(model, values):
