@@ -162,7 +162,7 @@ def test_an_input_that_is_newer_than_its_predictions_is_done_again(exports, fork
 
 
 def test_records_of_training_are_classified_by_their_ids(exports, expected, forks, tmp_path):
-    features = [Predictor(exports).features(text) for text in TEXTS]
+    features = list(map(Predictor(exports).features, TEXTS))
     longest = max(len(one["input_ids"]) for one in features)
     padded = [{name: values + [0] * (longest - len(values)) for name, values in one.items()} for one in features]
     path = write(tmp_path / "x.tfrecord.gz", tfrecord.frame([records.serialize(one) for one in padded]))
