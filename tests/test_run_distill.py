@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from tests import graphs
 from tests import tiny
 from tests.commands import contents
 from tests.commands import read
@@ -147,6 +148,7 @@ def test_a_bilstm_learns_by_the_terms_of_other_methods_when_they_have_weights(di
         "distill/%s/kernel" % name for name in projected}
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_bert_learns_from_the_teachers_attention_too(distil_on_task, world, tmp_path):
     bert = tiny.write_model(tmp_path / "bert.json", tiny.TEACHER, size_of(world), num_hidden_layers=2)
     folder, result = distil_on_task(
@@ -161,6 +163,7 @@ def test_a_bert_learns_from_the_teachers_attention_too(distil_on_task, world, tm
     assert not [name for name in names if name.startswith(("teacher/", "distill/patience"))]
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_method_by_its_name_learns_in_stages_from_several_teachers(distil_on_task, teacher_classifier, tmp_path):
     folder, result = distil_on_task(
         *["--teacher_checkpoint=" + teacher_classifier.folder] * 2, "--method=lrc", "--num_train_steps=4",
@@ -181,6 +184,7 @@ def figures(result):
     return [[float(part.split()[1]) for part in line] for line in lines]
 
 
+@graphs.ON_TENSORFLOW_2
 def test_losses_by_cached_outputs_of_the_teacher_are_those_of_live_ones(
         distil_on_task, world, forks, teacher_classifier, tmp_path):
     cache = str(tmp_path / "cache")

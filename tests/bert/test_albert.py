@@ -172,6 +172,7 @@ def test_each_application_drops_out_other_values(monkeypatch):
     assert len(sites) == len(set(sites)) == 1 + 3 * 3
 
 
+@graphs.ON_TENSORFLOW_2
 def test_replicas_share_the_one_layer(tmp_path):
     task = batches.TASKS["classification"]
     model_fn = task_model_fn(batches.albert(layers=3), task, optimization.Schedule(1e-2, 4))

@@ -8,6 +8,7 @@ import pytest
 
 from bert.words import Tagger
 from tests import commands
+from tests import graphs
 from tests import tiny
 
 # Of characters that jieba knows: it takes a millisecond for each that it does not.
@@ -146,6 +147,7 @@ def test_rows_that_cannot_be_used_may_be_left_out(augment, tmp_path):
     assert result.out.splitlines()[-1].startswith("rows left out 1, the first: %s:3: 2 columns where 1 is" % path)
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_student_can_be_distilled_on_what_was_written(forks, augment, world, teacher_classifier, tmp_path):
     succeeded(augment("--method=words", "--input_file=" + world.unlabeled, "--num_copies=2"))
     result = succeeded(forks.run(

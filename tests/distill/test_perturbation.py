@@ -83,6 +83,7 @@ def test_the_loss_is_that_of_texts_made_harder_on_the_same_variables(kind, saved
     assert max(np.abs(gradients[name] - small_gradients[name]).max() for name in gradients) > 1e-3
 
 
+@graphs.ON_TENSORFLOW_2
 def test_training_so_keeps_the_variables_of_training_without_on_replicas_too(saved_teacher, tmp_path):
     teacher, _ = saved_teacher("bert", "classification")
     weights = {name: weight for name, weight in dict(WEIGHTS, **MORE_WEIGHTS).items()

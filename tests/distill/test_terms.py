@@ -137,6 +137,7 @@ def expected_of_states(pairs, mask):
     return found
 
 
+@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("student, teacher, task", [
     ("bert", "bert", "classification"), ("bilstm", "bert", "masked_lm"), ("bilstm", "bilstm", "several_labels")])
 def test_each_term_of_another_method_is_its_formula_on_the_outputs_of_the_two_models(
