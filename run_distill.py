@@ -258,4 +258,4 @@ def _check_classes(values, teacher_files, data, asked):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="output_dir")

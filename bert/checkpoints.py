@@ -4,6 +4,7 @@
     python -m bert.checkpoints slim --checkpoint=output/teacher --output_dir=slim
     python -m bert.checkpoints convert --from=safetensors --checkpoint=downloaded --output_dir=teacher
     python -m bert.checkpoints convert --from=google --checkpoint=output/teacher --output_dir=shared
+    python -m bert.checkpoints repair --output_dir=output/teacher
 
 A variable is restored by its name, whatever else the checkpoint holds: optimiser slots, other heads and
 layers that are cut away stay behind.
@@ -14,6 +15,8 @@ slim: writes a checkpoint without optimiser slots, a third of the size, with the
 
 convert: from Hugging Face's names in a model.safetensors to a checkpoint with Google's, or back; configuration,
 vocabulary and labels go with it. A BERT's alone; needs the package safetensors (requirements-export.txt), not torch.
+
+repair: removes the damaged checkpoints of a run that was stopped, so that its command goes on from the last whole one.
 """
 
 import collections
@@ -32,6 +35,8 @@ import tensorflow.compat.v1 as tf
 from bert import hugging_face
 from bert.optimization import is_of_optimizer
 from training import files
+from training import lock
+from training import saved
 from training.command import UserError
 
 BEST = os.path.join("best", "model.ckpt")
@@ -57,11 +62,12 @@ def find_model(path, flag):
       ModelFiles.
 
     Raises:
-      UserError: no checkpoint is there.
+      UserError: no checkpoint is there, or it is damaged.
     """
     checkpoint = _checkpoint_in(path, flag) if os.path.isdir(path) else FILE_END.sub("", path)
     if not os.path.exists(checkpoint + ".index"):
         raise UserError("--%s=%s: no such folder, and no checkpoint (%s.index is missing)" % (flag, path, checkpoint))
+    saved.verify(checkpoint)
     folder = folder_of(checkpoint)
 
     def beside(*names):
@@ -269,6 +275,10 @@ def define_convert_flags():
                       "checkpoint of TensorFlow's.", required=True)
 
 
+def define_repair_flags():
+    flags.DEFINE_string("output_dir", None, "The run folder.", required=True)
+
+
 def inspect():
     checkpoint = find_model(flags.FLAGS.checkpoint, "checkpoint").checkpoint
     reader = tf.train.load_checkpoint(checkpoint)
@@ -309,6 +319,15 @@ def convert():
     values = flags.FLAGS
     hugging_face.check_package()
     (_from_safetensors if values["from"].value == SAFETENSORS else _to_safetensors)(values)
+
+
+def repair():
+    folder = flags.FLAGS.output_dir
+    with lock.held(folder, "output_dir"):
+        damaged, last = saved.repair(folder)
+    print("%s: %s; the run goes on from %s" % (
+        folder, "removed the damaged checkpoints of step " + ", ".join(map(str, damaged)) if damaged
+        else "no checkpoint is damaged", "the beginning" if last is None else "step %d" % last))
 
 
 def _from_safetensors(values):
@@ -379,4 +398,5 @@ if __name__ == "__main__":
     command.run_action({
         "inspect": (inspect, define_flags),
         "slim": (slim, define_output_flags),
-        "convert": (convert, define_convert_flags)})
+        "convert": (convert, define_convert_flags),
+        "repair": (repair, define_repair_flags)})

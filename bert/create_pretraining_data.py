@@ -279,4 +279,4 @@ def _wasted(tokens, instances, max_seq_length):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="output_file")

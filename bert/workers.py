@@ -4,10 +4,10 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 import time
 
+from training import interruption
 from training.command import UserError
 
 _function = None  # of a worker process
@@ -82,7 +82,7 @@ def _cancelling(pool):
 def _become(function, parent):
     global _function
     _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    interruption.leave_to_parent()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

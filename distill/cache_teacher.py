@@ -230,4 +230,4 @@ def _write_shard(session, fetches, paths, bar):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="output_dir")

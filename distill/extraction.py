@@ -211,4 +211,4 @@ def describe(tensors, teacher, student):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="output_dir")

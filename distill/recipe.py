@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import os
 
-import tensorflow.compat.v1 as tf
 
 from bert import records
 from distill import layer_map
@@ -17,6 +16,7 @@ from distill.model_fn import distillation_model_fn
 from tasks import runs
 from training import files
 from training import runtime
+from training import saved
 from training.command import UserError
 
 DEFAULT_LABEL_WEIGHT = {"masked_lm": 0.0, "classification": 1.0}
@@ -235,7 +235,7 @@ def _balanced_weights(values, stage, distillation, init, names, rules):
     input_fn = records.training_input_fn(
         names, distillation.task.feature_names, values.train_batch_size, 1, values.random_seed, rules=rules,
         beside=_beside(distillation, distillation.weights, rules, names))
-    means = measure.term_means(distillation, input_fn, tf.train.latest_checkpoint(values.output_dir), init,
+    means = measure.term_means(distillation, input_fn, saved.last(values.output_dir), init,
                                values.random_seed, measure.BALANCE_BATCHES)
     print("stage %s begins with %s" % (stage.name, "  ".join("%s %.4g" % item for item in means.items())), flush=True)
     return measure.balanced(distillation.weights, means)

@@ -1,18 +1,22 @@
 """The cells of the tables: one row, seed and fold each, trained by the commands, once."""
 
 import collections
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
 
 from training import files
+from training import interruption
 from training import run_folder
 from training.command import UserError
 from training.hooks import duration
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CELL = "cell.json"
+PR_SET_PDEATHSIG = 1  # of Linux: prctl(2)
 
 # row: name; seed: int; fold: its place in the data folders, from 0.
 Cell = collections.namedtuple("Cell", "row seed fold")
@@ -84,11 +88,23 @@ def _run_steps(steps, folder, seed):
 
 
 def run(arguments):
-    """Runs a command of this project.
+    """Runs a command of this project, which ends with this process: whoever goes on would find it still writing.
 
     Raises:
       UserError: it failed; what it said stands above.
     """
-    if subprocess.run([sys.executable] + arguments, cwd=CHECKOUT).returncode:
+    with subprocess.Popen([sys.executable] + arguments, cwd=CHECKOUT, preexec_fn=_end_with_parent) as child:
+        try:
+            code = child.wait()
+        except interruption.Interrupted:
+            child.terminate()  # and it saves where it is
+            raise
+    if code:
         raise UserError("%s: failed, see above; the same command goes on when it is put right"
                         % " ".join(arguments[:3]))
+
+
+def _end_with_parent():
+    """Asks Linux to kill this process when its parent is gone; elsewhere the lock of its output says what goes on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -13,14 +13,13 @@ it reuses what is done.
 import collections
 import contextlib
 import os
-import subprocess
-import sys
 import time
 
 from absl import flags
 
 from training import command
 from experiments import baselines
+from experiments import cells
 from experiments import demo_data
 from experiments import figures
 from experiments import report
@@ -89,7 +88,7 @@ def run(folder, task, recipe):
     for number, (title, arguments) in enumerate(steps.items(), start=1):
         print("\n== %d/%d  %s" % (number, len(steps) + 1, title), flush=True)
         with clock.measure(title):
-            subprocess.run([sys.executable] + arguments, cwd=CHECKOUT, check=True)
+            cells.run(arguments)
     print("\n== %d/%d  measure" % (len(steps) + 1, len(steps) + 1), flush=True)
     with clock.measure("measure"):
         results = measure(folder, task)
@@ -195,4 +194,4 @@ def _show_predictions(predictor, texts):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="folder")

@@ -98,4 +98,4 @@ def divide(rows, num_folds, seed):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="output_dir")

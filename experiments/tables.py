@@ -271,4 +271,4 @@ def _run_curves(values, output_dir, settings, texts, seeds, unlabeled_files):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="output_dir")

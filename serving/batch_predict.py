@@ -197,4 +197,4 @@ def _model(export_dir, batch_size):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    command.run(main, define_flags, writes="output_dir")

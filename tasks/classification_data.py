@@ -18,7 +18,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import signal
 
 import tqdm
 
@@ -26,6 +25,7 @@ from bert import records
 from tasks.text_files import BadRows
 from tasks.text_files import read_rows
 from training import files
+from training import interruption
 from training.command import UserError
 
 SPLIT_NAMES = ("train", "dev", "test")
@@ -350,7 +350,7 @@ def _set_work(work):
     # The vocabulary crosses to a worker once, not with every chunk.
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    interruption.leave_to_parent()
 
 
 def _do_work(rows):

@@ -104,8 +104,10 @@ def training_spec(terms, schedule, progress, trains=None, with_moments=None):
     # A part's share of each mean: summed over replicas here, and by the hook over accumulated parts.
     logged = collections.OrderedDict([("loss", loss)] + [(term.name, mean_of(term)) for term in terms])
     logged = collections.OrderedDict((name, _over_replicas(share)) for name, share in logged.items())
+    # Of a loss that is no number the Estimator would not say which term and step it is; the hook does.
+    told = tf.where(tf.math.is_finite(loss), loss, tf.zeros_like(loss))
     return tf.estimator.EstimatorSpec(
-        tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=train_op,
+        tf.estimator.ModeKeys.TRAIN, loss=told, train_op=train_op,
         # On every worker of a cluster: what is logged is summed over all of them, and each waits for the others.
         training_hooks=[progress(logged, scalars)] if progress else [])
 

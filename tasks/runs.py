@@ -31,6 +31,7 @@ from training import loop
 from training import native
 from training import run_folder
 from training import runtime
+from training import saved
 from training.command import UserError
 from training.evaluation import run_model
 from training.hooks import ProgressHook
@@ -98,7 +99,7 @@ def open_model(values, config_file,
 
 def _read_word_table(values, config, model_files, teacher):
     """The WordTable of a run that begins with one."""
-    if not values.init_embeddings or not values.do_train or tf.train.latest_checkpoint(values.output_dir):
+    if not values.init_embeddings or not values.do_train or saved.last(values.output_dir):
         return None
     return word_table.open_word_table(values.init_embeddings, config, model_files.config_file,
                                       model_files.vocab_file, values.random_seed, teacher)
@@ -107,7 +108,7 @@ def _read_word_table(values, config, model_files, teacher):
 def own_files(values):
     """The ModelFiles of the run in --output_dir; None where no checkpoint is there yet."""
     best = os.path.join(values.output_dir, checkpoints.BEST + ".index")
-    if os.path.exists(best) or tf.train.latest_checkpoint(values.output_dir):
+    if os.path.exists(best) or saved.last(values.output_dir):
         return checkpoints.find_model(values.output_dir, "output_dir")
     return None
 
@@ -345,7 +346,7 @@ def _stage(values, config, task, start, plan, number, steps_to_come, begin, rule
                 plan.name if first_step or steps_to_come > plan.num_steps else "")
 
         # Later graphs go on from the run's own checkpoint.
-        init = None if tf.train.latest_checkpoint(values.output_dir) else start
+        init = None if saved.last(values.output_dir) else start
         phases = plan.phases(plan.num_steps)
         ends = [before for before, _ in phases[1:]] + [plan.num_steps]
         return [(first_step + end, plan.make_model_fn(schedule, None if phase else init, progress, trains))
@@ -369,7 +370,7 @@ def hooks_of(values):
 def _start(values, model):
     """Yields the Init of a run, or None."""
     # A run that goes on has its own checkpoint and does not need the other any more.
-    if tf.train.latest_checkpoint(values.output_dir):
+    if saved.last(values.output_dir):
         yield None
     elif model.word_table:
         with word_table.as_init(model.word_table) as init:

@@ -21,7 +21,7 @@ from tests.commands import contents
 from tests.commands import read
 from tests.graphs import largest_difference
 from tests.graphs import weights_in
-from training import loop
+from training import saved
 
 HELP = {
     "run_pretraining.py": "--input_file", "run_distill.py": "--layer_map", "run_classifier.py": "--data_dir",
@@ -149,7 +149,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_an_unbroken_one(
         "run_pretraining.py", "--output_dir=" + killed, "--vocab_file=" + world.vocabulary,
         "--student_config_file=" + world.student, "--do_train", "--train_batch_size=16", *flags)
     deadline = time.time() + 60
-    while loop.last_step(killed) < 6:
+    while saved.last_step(killed) < 6:
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.01)
     process.kill()

@@ -9,12 +9,15 @@ Import it before anything that imports TensorFlow, whose log it quiets, and whic
 """
 
 import contextlib
+import errno
 import os
+import re
 import sys
 
 from absl import app
 from absl import flags
 
+from training import interruption
 from training import stand_in
 
 # Read when TensorFlow is loaded. Its library logs an error where there is no GPU; what matters is raised.
@@ -33,11 +36,17 @@ class UserError(ValueError):
     """
 
 
-def run(main, define_flags):
-    """Defines the flags, parses the command line and calls `main()`; does not return."""
+def run(main, define_flags, writes=None):
+    """Defines the flags, parses the command line and calls `main()`; does not return.
+
+    Args:
+      main, define_flags: functions without arguments.
+      writes: name of the flag that says what is written: one process at a time may, see `training.lock`.
+    """
     define_flags()
     _answer_help()
-    app.run(lambda _: _exit(main), flags_parser=_parse)
+    interruption.install()
+    app.run(lambda _: _exit(main, writes), flags_parser=_parse)
 
 
 def run_action(actions):
@@ -94,27 +103,63 @@ def _parse(argv):
     return rest
 
 
-def _exit(main):
-    with one_line_errors():
+def _exit(main, writes):
+    with one_line_errors(), _writing(writes):
         main()
 
 
 @contextlib.contextmanager
+def _writing(flag):
+    """Holds the lock of what the flag names; in a cluster the chief does, for all."""
+    from training import lock
+    if flag and flags.FLAGS[flag].value and not _follows_a_chief():
+        with lock.held(flags.FLAGS[flag].value, flag):
+            yield
+    else:
+        yield
+
+
+def _follows_a_chief():
+    if not os.environ.get("TF_CONFIG"):
+        return False
+    from training import runtime  # imports TensorFlow
+    return not runtime.is_chief()
+
+
+@contextlib.contextmanager
 def one_line_errors():
-    """Turns a UserError, or a file that cannot be read or written, into one line and exit code 1."""
+    """Turns what the user can put right, or has asked for, into one line and an exit code.
+
+    UserError, a file that cannot be read or written, a full disk: 1. SIGTERM: 143, Ctrl-C: 130.
+    """
     try:
         yield
     except UserError as error:
         fail(str(error))
-    except OSError as error:
-        if error.filename is None:
+    except interruption.Interrupted as stop:
+        _end("stopped by %s; the same command goes on from what is done" % stop, 128 + stop.number)
+    except Exception as error:
+        # TensorFlow tells of a full disk by errors of its own.
+        if os.strerror(errno.ENOSPC) in str(error):
+            fail("%s; what was whole before still is: make room and give the same command again" % _on_full_disk(error))
+        if not isinstance(error, OSError) or error.filename is None:
             raise
         fail("%s: %s" % (error.filename, error.strerror))
 
 
+def _on_full_disk(error):
+    """"<path>: No space left on device", as far as the error tells."""
+    found = re.search(r"[^\s:;]*[:;]? ?" + os.strerror(errno.ENOSPC), str(error)).group()
+    path = getattr(error, "filename", None)
+    return "%s: %s" % (path, os.strerror(errno.ENOSPC)) if path else found
+
+
 def fail(message):
     """Says on stderr, in one line, what is wrong, and ends the process with code 1."""
-    program = os.path.basename(sys.argv[0])
-    sys.stderr.write("%s: error: %s\n" % (program, " ".join(message.splitlines())))
+    _end("error: " + " ".join(message.splitlines()), 1)
+
+
+def _end(line, code):
+    sys.stderr.write("%s: %s\n" % (os.path.basename(sys.argv[0]), line))
     sys.stderr.flush()
-    sys.exit(1)
+    sys.exit(code)

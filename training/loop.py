@@ -10,8 +10,10 @@ import os
 import tensorflow.compat.v1 as tf
 
 from training import files
+from training import interruption
 from training import run_folder
 from training import runtime
+from training import saved
 
 
 # name: for people; num_steps: updates; model_fns: function of the stage's first step -> list of (step until which it
@@ -58,18 +60,22 @@ class Selection(tf.estimator.CheckpointSaverListener):
     def consider(self, step):
         """Evaluates the checkpoint of a step, once; returns whether training is to stop."""
         if step > 0 and step not in [found["step"] for found in self._evaluations]:
-            checkpoint = os.path.join(self._folder, "model.ckpt-%d" % step)
-            figures = dict({"step": step}, **(self._evaluate(checkpoint) if self._evaluate else {}))
-            if self._evaluate_stage:
-                figures[STAGE_LOSS] = self._evaluate_stage(checkpoint)
-            if self._is_best(figures):
-                with files.whole_folder(os.path.join(self._folder, "best")) as best:
-                    self._copy_checkpoint(checkpoint, os.path.join(best, "model.ckpt"))
-                    files.write_json(os.path.join(best, "figures.json"), figures)
-            # Last: a kill before this line means one evaluation too many, not one too few.
-            self._evaluations.append(_numbers(figures))
-            files.write_json(os.path.join(self._folder, run_folder.EVALUATIONS), self._evaluations)
+            with interruption.at_once():
+                self._measure(step)
         return self.should_stop()
+
+    def _measure(self, step):
+        checkpoint = saved.prefix_of(self._folder, step)
+        figures = dict({"step": step}, **(self._evaluate(checkpoint) if self._evaluate else {}))
+        if self._evaluate_stage:
+            figures[STAGE_LOSS] = self._evaluate_stage(checkpoint)
+        if self._is_best(figures):
+            with files.whole_folder(os.path.join(self._folder, "best")) as best:
+                self._copy_checkpoint(checkpoint, os.path.join(best, "model.ckpt"))
+                files.write_json(os.path.join(best, "figures.json"), figures)
+        # Last: a kill before this line means one evaluation too many, not one too few.
+        self._evaluations.append(_numbers(figures))
+        files.write_json(os.path.join(self._folder, run_folder.EVALUATIONS), self._evaluations)
 
     def _is_best(self, figures):
         if not self._evaluate or not self._evaluations:
@@ -112,6 +118,10 @@ def train(stages, config, selection, hooks=()):
     Returns:
       dict, as in finished.json.
     """
+    if runtime.is_chief():
+        saved.sweep(config.model_dir)
+        if saved.last(config.model_dir):
+            saved.verify(saved.last(config.model_dir))
     ended = run_folder.ended_stages(config.model_dir)
     first_step = ended[-1]["step"] if ended else 0
     for stage in stages[len(ended):]:
@@ -132,21 +142,18 @@ def _train_stage(stage, first_step, config, selection, hooks):
     """Trains one stage, or the rest of it; returns the step where it ended and why."""
     folder = config.model_dir
     selection.begin_stage(first_step, stage.patience, stage.evaluate)
-    if runtime.is_chief():
-        selection.consider(last_step(folder))  # of a run that was killed before it could
-    end = first_step + stage.num_steps
-    complete = selection.should_stop() or last_step(folder) >= end
+    if runtime.is_chief() and saved.last_step(folder) != run_folder.stopped_at(folder):
+        selection.consider(saved.last_step(folder))  # of a run that was killed before it could
+    end, begin = first_step + stage.num_steps, first_step
+    complete = selection.should_stop() or saved.last_step(folder) >= end
     for until, model_fn in [] if complete else stage.model_fns(first_step):
-        start = last_step(folder)
+        start = saved.last_step(folder)
         if not selection.should_stop() and start < until:
             estimator = tf.estimator.Estimator(model_fn, config=config)
-            runtime.train(estimator, stage.make_input_fn(first_step, start), until, hooks, [selection])
-    step = last_step(folder)
+            with interruption.deferred():
+                runtime.train(
+                    estimator, stage.make_input_fn(first_step, start), until, hooks, [selection], begin)
+        begin = until
+    step = saved.last_step(folder)
     early = selection.should_stop() and step < end
     return step, "early stopping" if early else "all steps made"
-
-
-def last_step(folder):
-    """The step of the last checkpoint in a run folder; 0 without one."""
-    checkpoint = tf.train.latest_checkpoint(folder)
-    return int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0

@@ -7,6 +7,7 @@ from training.command import UserError
 
 SETTINGS, EVALUATIONS, FINISHED = "run.json", "evaluations.json", "finished.json"
 STAGES = "stages.json"
+STOPPED = "stopped.json"
 COMMAND = "command.txt"  # as it was typed when the run was begun
 BEST_FIGURES = os.path.join("best", "figures.json")
 
@@ -49,6 +50,17 @@ def end_stages(folder, ended):
     files.write_json(os.path.join(folder, STAGES), ended)
 
 
+def stopped_at(folder):
+    """The step at which a signal last stopped the run, of a checkpoint an unbroken run would not have; or None."""
+    path = os.path.join(folder, STOPPED)
+    return files.read_json(path)["step"] if os.path.exists(path) else None
+
+
+def stop(folder, step):
+    """Records that; before the checkpoint is saved."""
+    files.write_json(os.path.join(folder, STOPPED), {"step": step})
+
+
 def finished(folder):
     """What `finish` wrote, or None."""
     path = os.path.join(folder, FINISHED)
@@ -58,6 +70,8 @@ def finished(folder):
 def finish(folder, result):
     """Writes the last file of a run."""
     files.write_json(os.path.join(folder, FINISHED), result)
+    if stopped_at(folder) is not None:
+        os.remove(os.path.join(folder, STOPPED))
 
 
 def best_figures(folder):

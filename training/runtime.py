@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from training import graph_mode  # noqa: F401
+from training import saved
 from training.command import UserError
 
 BF16_UNITS = {"amx_bf16", "avx512_bf16"}
@@ -171,7 +172,7 @@ def local_config(model_dir):
             os.environ["TF_CONFIG"] = config
 
 
-def train(estimator, input_fn, max_steps, hooks=(), saving_listeners=()):
+def train(estimator, input_fn, max_steps, hooks=(), saving_listeners=(), first_step=0):
     """Trains up to `max_steps` updates, on one machine or as one worker of a cluster.
 
     Args:
@@ -180,16 +181,15 @@ def train(estimator, input_fn, max_steps, hooks=(), saving_listeners=()):
       max_steps: updates, those of the checkpoint that it goes on from counted in.
       hooks: SessionRunHooks.
       saving_listeners: CheckpointSaverListeners; in a cluster the chief alone has them.
+      first_step: from where the updates between two checkpoints are counted.
     """
-    config = estimator.config
-    if not cluster() or config.train_distribute is None:
-        estimator.train(
-            input_fn, max_steps=max_steps, hooks=list(hooks), saving_listeners=list(saving_listeners))
-        return
-    # Estimator.train refuses a cluster; train_and_evaluate takes no listeners, and evaluates nothing there.
-    hooks = list(hooks)
+    config, hooks = estimator.config, list(hooks)
     if is_chief():
-        hooks.append(tf.train.CheckpointSaverHook(
-            config.model_dir, save_steps=config.save_checkpoints_steps, listeners=list(saving_listeners)))
+        hooks.append(saved.CheckpointHook(config.model_dir, lambda step: step == max_steps or (
+            step - first_step) % config.save_checkpoints_steps == 0, saving_listeners))
+    if not cluster() or config.train_distribute is None:
+        estimator.train(input_fn, max_steps=max_steps, hooks=hooks)
+        return
+    # Estimator.train refuses a cluster; train_and_evaluate evaluates nothing there.
     tf.estimator.train_and_evaluate(
         estimator, tf.estimator.TrainSpec(input_fn, max_steps, hooks), tf.estimator.EvalSpec(input_fn))

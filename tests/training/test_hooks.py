@@ -10,28 +10,31 @@ from training import graph_mode  # noqa: F401
 from training import hooks
 from training.command import UserError
 
-RATES = np.arange(100, dtype=np.float32) / 10
+RATES = np.arange(200, dtype=np.float32) / 10
 
 
-def run(terms, num_train_steps, num_parts=1, log_steps=50, directory=None, start=0, runs=None):
+def run(terms, num_train_steps, num_parts=1, log_steps=50, directory=None, start=0, runs=None, rates=RATES,
+        scaled=False):
     """Runs a session under a ProgressHook.
 
     Args:
       terms: dict of name -> what a term is in each run of the session.
       start: updates made before.
       runs: how often the session runs; None: until the last update.
+      rates: what half the gradient's norm is in each run of the session.
+      scaled: whether there is a loss scale.
     """
     with tf.Graph().as_default():
         step = tf.train.get_or_create_global_step()
         made = tf.get_variable("runs", [], tf.int32, initializer=tf.zeros_initializer())
         now = made.read_value()
         found = collections.OrderedDict((name, tf.constant(values, tf.float32)[now]) for name, values in terms.items())
-        rate = tf.constant(RATES)[now]
+        rate = tf.constant(np.float32(rates))[now]
         with tf.control_dependencies(list(found.values()) + [rate]):
             with tf.control_dependencies([made.assign_add(1)]):
                 train = tf.group(step.assign_add(tf.cast(tf.equal((now + 1) % num_parts, 0), tf.int64)))
-        hook = hooks.ProgressHook(found, {"learning_rate": rate, "gradient_norm": 2 * rate}, num_train_steps, 8,
-                                  num_parts, log_steps, directory)
+        scalars = dict(learning_rate=rate, gradient_norm=2 * rate, **({"loss_scale": rate} if scaled else {}))
+        hook = hooks.ProgressHook(found, scalars, num_train_steps, 8, num_parts, log_steps, directory)
         init = tf.group(made.initializer, step.assign(start, read_value=False))
         with tf.train.MonitoredSession(
                 tf.train.ChiefSessionCreator(tf.train.Scaffold(init_op=init)), hooks=[hook]) as session:
@@ -114,6 +117,34 @@ def test_a_term_that_is_no_number_ends_the_run_at_once_and_is_named_with_its_ste
                                 % float(value))
 
 
+def test_a_gradient_that_is_no_number_ends_the_run_though_the_loss_is_one():
+    # A root of zero has such a gradient; the weights would be gone one update later.
+    with pytest.raises(UserError, match="^step 2: gradient_norm is inf; "):
+        run({"loss": [1.0, 1.0, 1.0]}, 3, rates=[1.0, np.inf, 1.0])
+
+
+def test_with_loss_scaling_an_infinite_gradient_is_left_out_by_itself(capsys):
+    run({"loss": [1.0, 1.0, 1.0]}, 3, rates=[1.0, np.inf, 1.0], scaled=True)
+    assert lines(capsys) == [("3", "loss 1")]
+
+
+def test_the_last_good_checkpoint_is_named(tmp_path):
+    for step in (5, 10):
+        tmp_path.joinpath("model.ckpt-%d.index" % step).write_bytes(b"")
+    with pytest.raises(UserError, match="; the last good checkpoint is .*model.ckpt-10$"):
+        run({"loss": [np.nan]}, 1, directory=str(tmp_path))
+
+
+def test_spikes_of_the_loss_are_counted(capsys):
+    losses = 5.0 + np.sin(np.arange(100.0))
+    run({"loss": losses}, 100, log_steps=100)
+    losses[[20, 70, 90]] = 30.0  # the first before the loss is known
+    run({"loss": losses}, 100, log_steps=100)
+    run({"loss": np.repeat(losses, 2) / 2}, 100, num_parts=2, log_steps=100)
+    found = [line.split("  ")[-1] for _, line in lines(capsys)]
+    assert found[0].startswith("loss ") and found[1:] == ["spikes 2", "spikes 2"]
+
+
 def test_every_term_that_is_no_number_is_named():
     with pytest.raises(UserError, match="^step 1: loss is nan, label is inf; "):
         run({"loss": [np.nan], "hidden_1": [1.0], "label": [np.inf]}, 1)
@@ -133,7 +164,7 @@ def test_tensorboard_has_every_term_and_scalar_at_the_windows_ends(tmp_path):
     run({"loss": [1, 2, 6, 10, 30], "label": [5, 5, 5, 7, 7]}, 5, log_steps=3, directory=str(tmp_path))
     found = events(str(tmp_path))
     assert sorted(found) == [3, 5]
-    assert sorted(found[3]) == ["examples_per_second", "gradient_norm", "label", "learning_rate", "loss"]
+    assert sorted(found[3]) == ["examples_per_second", "gradient_norm", "label", "learning_rate", "loss", "spikes"]
     for step, loss, label in ((3, 3, 5), (5, 20, 7)):
         assert found[step]["loss"] == loss and found[step]["label"] == label
         rate = RATES[step - 1]  # of the window's last update

@@ -1,4 +1,5 @@
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from tasks.model_fn import task_model_fn
 from tests import batches
 from tests import graphs
 from training import files
+from training import interruption
 from training import loop
 from training import run_folder
 from training import runtime
+from training import saved
 from training.evaluation import run_model
 
 TASK = batches.TASKS["classification"]
@@ -207,11 +210,12 @@ def measure(dev_file):
     return evaluate
 
 
-def train(folder, records_file, evaluate, runs=None, patience=0, num_parts=1, replicas=1):
+def train(folder, records_file, evaluate, runs=None, patience=0, num_parts=1, replicas=1, hook=None):
     """`loop.train` of a classifier with dropout, saved every 2 of `STEPS` updates, selected by loss.
 
     Args:
       runs: of the session, before the machine goes down; None: it does not.
+      hook: that looks on.
     """
     strategy, devices = runtime.distribution_strategy(num_cpu_replicas=replicas)
     model_fn = task_model_fn(CONFIG, TASK, Schedule(0.02, STEPS, num_parts=num_parts),
@@ -220,7 +224,7 @@ def train(folder, records_file, evaluate, runs=None, patience=0, num_parts=1, re
     stage = loop.Stage("all", STEPS, lambda first_step: [(STEPS, model_fn)], lambda _, start: records.training_input_fn(
         [records_file], TASK.feature_names, 8, num_parts, 7, start), patience)
     config = runtime.run_config(str(folder), 5, save_checkpoints_steps=2, strategy=strategy, devices=devices)
-    return loop.train([stage], config, selection)
+    return loop.train([stage], config, selection, [hook] if hook else [])
 
 
 def test_a_run_that_died_and_goes_on_equals_an_unbroken_one(records_file, dev_file, tmp_path, num_parts=2, replicas=2):
@@ -228,7 +232,7 @@ def test_a_run_that_died_and_goes_on_equals_an_unbroken_one(records_file, dev_fi
     result = train(unbroken, records_file, measure(dev_file), num_parts=num_parts, replicas=replicas)
     with pytest.raises(Killed):
         train(died, records_file, measure(dev_file), runs=5 * num_parts, num_parts=num_parts, replicas=replicas)
-    assert loop.last_step(str(died)) == 4 and run_folder.finished(str(died)) is None
+    assert saved.last_step(str(died)) == 4 and run_folder.finished(str(died)) is None
     found = train(died, records_file, measure(dev_file), num_parts=num_parts, replicas=replicas)
     assert result["steps"] == found["steps"] == STEPS and result["best"]["step"] == found["best"]["step"]
     for name in ("model.ckpt-%d" % STEPS, os.path.join("best", "model.ckpt")):
@@ -237,6 +241,37 @@ def test_a_run_that_died_and_goes_on_equals_an_unbroken_one(records_file, dev_fi
     evaluations = [files.read_json(str(folder / "evaluations.json")) for folder in (unbroken, died)]
     assert [found["step"] for found in evaluations[0]] == [found["step"] for found in evaluations[1]] == [2, 4, 6, 8]
     np.testing.assert_allclose(*[[found["loss"] for found in each] for each in evaluations], rtol=1e-6)
+
+
+class Asked(tf.train.SessionRunHook):
+    """A signal comes before the given run of the session."""
+
+    def __init__(self, runs, monkeypatch):
+        self._left, self._monkeypatch = runs, monkeypatch
+
+    def before_run(self, _):
+        self._left -= 1
+        if self._left < 0:
+            self._monkeypatch.setattr(interruption, "_pending", signal.SIGTERM)
+
+
+@pytest.mark.parametrize("num_parts, replicas, runs, step", [(1, 1, 4, 5), (1, 1, 5, 6), (2, 2, 8, 4), (2, 1, 9, 5)])
+def test_a_run_that_was_asked_to_end_saves_at_once_and_goes_on_to_the_same_end(
+        num_parts, replicas, runs, step, records_file, dev_file, tmp_path, monkeypatch):
+    arguments = dict(num_parts=num_parts, replicas=replicas)
+    result = train(tmp_path / "unbroken", records_file, measure(dev_file), **arguments)
+    with monkeypatch.context() as patched, pytest.raises(interruption.Interrupted):
+        train(tmp_path / "asked", records_file, measure(dev_file), hook=Asked(runs, patched), **arguments)
+    asked = str(tmp_path / "asked")
+    assert saved.last_step(asked) == step
+    # What is due is measured when the run goes on, what is not never is.
+    assert [found["step"] for found in files.read_json(os.path.join(asked, "evaluations.json"))] == [2, 4][:step // 2]
+    assert run_folder.stopped_at(asked) == (step if step % 2 else None)
+    assert train(asked, records_file, measure(dev_file), **arguments) == result
+    assert run_folder.stopped_at(asked) is None
+    for name in ("model.ckpt-%d" % STEPS, os.path.join("best", "model.ckpt")):
+        expected = graphs.weights_in(str(tmp_path / "unbroken" / name))
+        assert graphs.largest_difference(graphs.weights_in(os.path.join(asked, name)), expected) < SAME_RUN, name
 
 
 def test_a_run_ends_with_its_best_checkpoint_and_says_why(records_file, dev_file, tmp_path):
@@ -275,7 +310,7 @@ def test_a_run_stops_early_and_when_killed_before_it_said_so_does_not_train_on(r
     measured = []
     result = train(tmp_path, records_file, worse_and_worse(measured), patience=2)
     assert result == {"steps": 6, "reason": "early stopping", "best": {"step": 2, "loss": 2.0}}
-    assert measured == [2, 4, 6] and loop.last_step(str(tmp_path)) == 6
+    assert measured == [2, 4, 6] and saved.last_step(str(tmp_path)) == 6
     os.remove(str(tmp_path / "finished.json"))
     assert go_on(tmp_path, worse_and_worse(measured), patience=2) == result == run_folder.finished(str(tmp_path))
     assert measured == [2, 4, 6]
@@ -304,7 +339,7 @@ def test_a_checkpoint_that_a_killed_run_did_not_measure_decides_whether_it_goes_
 
 
 def test_a_folder_without_a_checkpoint_is_at_step_0(tmp_path):
-    assert loop.last_step(str(tmp_path)) == 0 == loop.last_step(str(tmp_path / "none"))
+    assert saved.last_step(str(tmp_path)) == 0 == saved.last_step(str(tmp_path / "none"))
 
 
 def never_built(features):
@@ -321,14 +356,14 @@ class Stages:
     def __init__(self, folder, monkeypatch, losses=None, patience=0, killed_at=None):
         self.folder, self.done, self._killed_at = str(folder), [], killed_at
         self._losses, self._patience = losses or {}, patience
-        monkeypatch.setattr(loop, "last_step", self.last_step)
+        monkeypatch.setattr(saved, "last_step", self.last_step)
         monkeypatch.setattr(runtime, "train", self._train)
         self._saved = 0
 
     def last_step(self, _):
         return self._saved
 
-    def _train(self, estimator, input_fn, max_steps, hooks, saving_listeners):
+    def _train(self, estimator, input_fn, max_steps, hooks, saving_listeners, first_step):
         name, first_step, start = input_fn
         self.done.append((name, first_step, start, max_steps))
         for step in range(start + 1, max_steps + 1):

@@ -1,0 +1,83 @@
+"""SIGTERM and Ctrl-C: a command ends in order, says how to go on, and its exit code says why."""
+
+import contextlib
+import signal
+import time
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+SAME_REQUEST = 1.0  # seconds: Ctrl-C reaches a whole group, and a parent may ask its child once more
+
+_pending = None  # number of the signal that came
+_came = 0.0
+_deferred = False
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end.
+
+    Attributes:
+      number: the signal's.
+    """
+
+    def __init__(self, number):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def install():
+    """Lets both signals raise Interrupted; one that is ignored, as in jobs of a shell without a terminal, stays so."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _come)
+
+
+def leave_to_parent():
+    """For a worker process: Ctrl-C, which the whole group gets, is its parent's to answer, and SIGTERM ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _come(number, _):
+    global _pending, _came
+    again = pending() and time.time() - _came > SAME_REQUEST
+    _pending, _came = number, time.time()
+    if again or not _deferred:
+        raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def deferred():
+    """Within, a signal only makes `pending` true, and is raised at the end; a later one is raised at once."""
+    with _deferring(True):
+        yield
+    check()
+
+
+@contextlib.contextmanager
+def at_once():
+    """Within `deferred`: what may be broken off at any place."""
+    with _deferring(False):
+        check()
+        yield
+
+
+@contextlib.contextmanager
+def _deferring(value):
+    global _deferred
+    before, _deferred = _deferred, value
+    try:
+        yield
+    finally:
+        _deferred = before
+
+
+def pending():
+    """Whether a signal has come."""
+    return _pending is not None
+
+
+def check():
+    """Raises Interrupted when a signal has come."""
+    if pending():
+        raise Interrupted(_pending)
