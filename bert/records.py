@@ -8,10 +8,12 @@ Letters: G texts of one update, B texts of one part of it, S tokens, P predictio
 """
 
 import collections
+import contextlib
 import itertools
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+from google.protobuf import message
 
 from bert import dynamic_masking
 from bert import tfrecord
@@ -103,9 +105,26 @@ def without_masks(files):
 
 def _first_records(path, number):
     """The features of the first records: a list of maps of name -> tf.train.Feature."""
-    with tf.Graph().as_default():  # the iterator asks for one
-        serialized = list(itertools.islice(tf.python_io.tf_record_iterator(path), number))
-    return [tf.train.Example.FromString(record).features.feature for record in serialized]
+    try:
+        return [tf.train.Example.FromString(record).features.feature
+                for record in itertools.islice(tfrecord.read(path), number)]
+    except message.DecodeError:
+        raise UserError("%s: its records are no tf.train.Examples; make them with bert.create_pretraining_data" % path)
+
+
+@contextlib.contextmanager
+def naming_damage(files):
+    """Tells which of the files is damaged when TensorFlow's reader, which does not say, comes upon it.
+
+    Raises:
+      tfrecord.Damaged.
+    """
+    try:
+        yield
+    except tf.errors.DataLossError:
+        for path in files:
+            collections.deque(tfrecord.read(path), maxlen=0)
+        raise
 
 
 def parse(serialized, names):

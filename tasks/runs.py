@@ -321,7 +321,9 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
         stages = [_stage(values, model.config, task, init, plan._replace(
             num_steps=steps[number], files=plan.files or train_files), number, sum(steps[number:]),
             lambda: _begin(values.output_dir, run, model, contents or {}), rules) for number, plan in enumerate(plans)]
-        result = loop.train(stages, config, _selection(values, model, task, select_files, rules), hooks_of(values))
+        every_file = {name for plan in plans for name in plan.files or train_files} | set(select_files)
+        with records.naming_damage(sorted(every_file)):
+            result = loop.train(stages, config, _selection(values, model, task, select_files, rules), hooks_of(values))
     print("%s: finished at step %d%s" % (
         values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
 
@@ -410,7 +412,7 @@ def answers(config, task, checkpoint, record_files, batch_size, rules=None):
     rules: `masking.Rules`, for records without masks.
     """
     input_fn = records.evaluation_input_fn(record_files, task.feature_names, batch_size, rules)
-    with restoring(checkpoint):
+    with restoring(checkpoint), records.naming_damage(record_files):
         return run_model(task_model_fn(config, task), input_fn, checkpoint)
 
 

@@ -9,8 +9,6 @@ import shutil
 
 from training.command import UserError
 
-TEMPORARY = ".tmp-"  # in the name of a file that is being written
-
 
 @contextlib.contextmanager
 def whole_file(path):
@@ -19,7 +17,7 @@ def whole_file(path):
     The temporary file is removed when the block raises; a process that is killed leaves at most
     `<path>.tmp-<pid>`, which nothing reads.
     """
-    temporary = "%s%s%d" % (path, TEMPORARY, os.getpid())
+    temporary = "%s.tmp-%d" % (path, os.getpid())
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:
         yield temporary

@@ -7,7 +7,6 @@ import shutil
 
 import tensorflow.compat.v1 as tf
 
-from training import files
 from training import interruption
 from training import run_folder
 from training.command import UserError
@@ -20,7 +19,9 @@ class CheckpointHook(tf.train.CheckpointSaverHook):
     """Saves at steps that do not depend on where a run was stopped, and when a signal asks for its end.
 
     A checkpoint of the second kind is noted in the run folder: the listeners, and with them what is selected, know
-    only what an unbroken run would have saved. Weights that are no numbers are not saved.
+    only what an unbroken run would have saved. Weights that are no numbers are not saved, nor is the graph.
+
+    (Derived so that the Estimator knows it for what it is, and adds none of its own.)
     """
 
     def __init__(self, folder, is_due, listeners=()):
@@ -29,46 +30,46 @@ class CheckpointHook(tf.train.CheckpointSaverHook):
           is_due: function of a step: whether a checkpoint belongs there.
           listeners: CheckpointSaverListeners, told of each that was due.
         """
-        super().__init__(folder, save_steps=1, listeners=list(listeners))
-        self._folder, self._is_due = folder, is_due
+        super().__init__(folder, save_steps=1)
+        self._folder, self._is_due, self._told = folder, is_due, list(listeners)
 
     def begin(self):
-        super().begin()
+        self._step = tf.train.get_global_step()
         self._finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable.read_value()))
                                       for variable in tf.trainable_variables()])
 
     def after_create_session(self, session, coord):
-        self._last = int(session.run(self._global_step_tensor))
+        os.makedirs(self._folder, exist_ok=True)
+        self._last = int(session.run(self._step))
         if self._last == 0:  # later ones are there
-            super().after_create_session(session, coord)
+            self._save(session, 0)
+
+    def before_run(self, run_context):
+        return tf.train.SessionRunArgs(self._step)
 
     def after_run(self, run_context, run_values):
         stale, asked = int(run_values.results), interruption.pending()
         if not (asked or self._is_due(stale) or self._is_due(stale + 1)):
             return
         session = run_context.session
-        step = int(session.run(self._global_step_tensor))
+        step = int(session.run(self._step))
         due = self._is_due(step)
         if step > self._last and (asked or due) and session.run(self._finite):
-            self._last = step
             if not due:
                 run_folder.stop(self._folder, step)
-            if self._save_step(session, step, due):
+            self._save(session, step)
+            if due and any([told.after_save(session, step) for told in self._told]):
                 run_context.request_stop()
         if asked:
             run_context.request_stop()
 
-    def _save_step(self, session, step, due):
-        """Saves, and tells the listeners when that was due; returns whether training is to stop."""
-        listeners, self._listeners = self._listeners, self._listeners if due else []
-        try:
-            return self._save(session, step)
-        finally:
-            self._listeners = listeners
+    def _save(self, session, step):
+        self._last = step
+        saver, = tf.get_collection(tf.GraphKeys.SAVERS)
+        saver.save(session, os.path.join(self._folder, NAME), step, write_meta_graph=False)
 
     def end(self, session):
-        for listener in self._listeners:
-            listener.end(session, self._last)
+        """Saves nothing: the last step was due."""
 
 
 def steps_of(folder):
@@ -131,8 +132,7 @@ def _damage(checkpoint):
         reader = tf.train.load_checkpoint(checkpoint)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    # Of a damaged index TensorFlow makes errors of many kinds.
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of damage TensorFlow makes errors of many kinds
         return str(error).splitlines()[0]
     return None
 
@@ -170,7 +170,7 @@ def remove(checkpoint):
 
 def sweep(folder):
     """Removes what killed processes have left half written in a run folder; its lock is held."""
-    for pattern in (NAME + "-*_temp*", "*" + files.TEMPORARY + "*"):
+    for pattern in (NAME + "-*_temp*", "*.tmp*"):  # the second: files.whole_file, and TensorFlow
         _remove_all(os.path.join(glob.escape(folder), pattern))
 
 

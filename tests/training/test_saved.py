@@ -123,6 +123,11 @@ def test_checkpoints_stand_where_they_are_due(tmp_path):
     assert tf.train.latest_checkpoint(str(tmp_path)) == saved.prefix_of(str(tmp_path), 7)
 
 
+def test_no_graph_is_written(tmp_path):
+    train(str(tmp_path), 1, lambda step: True, broken_at=100)
+    assert not [name for name in os.listdir(str(tmp_path)) if "graph" in name or "meta" in name]
+
+
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     train(str(tmp_path), 4, lambda step: True, broken_at=3)
     assert saved.steps_of(str(tmp_path)) == [0, 1, 2, 4]
