@@ -1,0 +1,1 @@
+"""Faults made on purpose, many times over: see `python -m tests.faults --help`."""

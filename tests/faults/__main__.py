@@ -1,0 +1,173 @@
+"""Kills, starves and feeds rubbish to every command, many times, and says what came of it.
+
+    python -m tests.faults --trials=20                      everything; hours on 2 cores
+    python -m tests.faults --trials=3 --only=kill,damage    some kinds of fault
+    python -m tests.faults --trials=20 --only=kill_tables   one
+
+Each trial is drawn from its number, so it can be repeated. A tally is kept in --output_dir: what is done is not done
+again, and a driver that was stopped goes on. Ends with a table, which --write puts into docs/reliability.md too; the
+exit code is 1 when a trial failed. A full disk is played on a tmpfs, which needs root.
+"""
+
+import collections
+import functools
+import os
+import sys
+import time
+
+from absl import flags
+
+from training import command
+from tests.faults import cluster
+from tests.faults import damage
+from tests.faults import disk
+from tests.faults import fuzz
+from tests.faults import kill
+from tests.faults import processes
+from tests.faults import soak
+from tests.faults import world as worlds
+from training import files
+from training import hooks
+from training import runtime
+from training.command import UserError
+
+PAGE = os.path.join("docs", "reliability.md")
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+
+TRAININGS = [name for name in worlds.JOBS if name.startswith("distill_")] + ["pretraining", "classifier"]
+KILLED = [name for name in worlds.JOBS if name != "records"]
+# A distillation stands for all of them: what they write is the same.
+ON_DISK = ("create_pretraining_data", "pretraining", "classifier", "distill_joint", "cache_teacher", "export",
+           "batch_predict")
+
+# run: function of (world, job, number of the trial) -> a count of what happened; job: its name, or ""; unit: of the
+# count.
+Case = collections.namedtuple("Case", "run job unit")
+
+
+def cases():
+    """OrderedDict of name -> Case."""
+    found = collections.OrderedDict()
+    for name in KILLED:
+        found["kill_" + name] = Case(kill.trial, name, "kills")
+    for name in TRAININGS:
+        found["signal_" + name] = Case(kill.signalled, name, "signals")
+    for name in ON_DISK:
+        found["disk_" + name] = Case(disk.trial, name, "full disks")
+    found["damage"] = Case(damage.trial, "", "files damaged")
+    if not runtime.tf.__version__.startswith("1."):  # where a worker that waits for another can be ended
+        found["cluster"] = Case(cluster.trial, "", "workers killed")
+    found["cluster_waits"] = Case(cluster.waiting, "", "workers waited for")
+    return found
+
+
+def define_flags():
+    flags.DEFINE_integer("trials", 20, "Of each fault.", lower_bound=1)
+    flags.DEFINE_list("only", [], "Names of faults, or how they begin. Default: all.")
+    flags.DEFINE_float("cases", 1.0, "Share of the cases of rubbish: 1 is a million texts for the tokenizer.",
+                       lower_bound=0.0)
+    flags.DEFINE_float("soak_minutes", 60.0, "Of distillation and of prediction.", lower_bound=0.1)
+    flags.DEFINE_string("output_dir", os.path.join("build", "faults"), "The world, the tally, and what is broken.")
+    flags.DEFINE_bool("write", False, "Put the table into %s." % PAGE)
+
+
+def main():
+    values = flags.FLAGS
+    world = worlds.World(os.path.abspath(values.output_dir))
+    tally = Tally(os.path.join(values.output_dir, "tally-%s.json" % runtime.tf.__version__))
+    chosen = [name for name in everything() if not values.only or name.startswith(tuple(values.only))]
+    if not chosen:
+        raise UserError("--only=%s: no such fault; there are %s" % (",".join(values.only), ", ".join(everything())))
+    for name in chosen:
+        for number in range(values.trials if name in cases() else 1):
+            tally.do(name, number, functools.partial(_trial, world, name, number, values))
+    table = tally.table()
+    print(table)
+    if values.write:
+        write(table)
+    sys.exit(1 if any(found["failed"] for trials in tally.found.values() for found in trials.values()) else 0)
+
+
+def everything():
+    """The names of all faults."""
+    return [*cases(), *("fuzz_" + name for name in [*fuzz.READERS, "batch_predict"]),
+            "soak_distillation", "soak_prediction"]
+
+
+def _trial(world, name, number, values):
+    """Makes one trial; returns what it tells, as in `Tally`."""
+    if name in cases():
+        case = cases()[name]
+        return {"count": case.run(world, case.job, number), "unit": case.unit}
+    kind, what = name.split("_", 1)
+    if kind == "soak":
+        size, slope = soak.run(world, what, values.soak_minutes)
+        return {"minutes": values.soak_minutes, "megabytes": size, "an_hour": slope}
+    if what == "batch_predict":
+        found = fuzz.batch_predict(world, number, int(100000 * values.cases))
+    else:
+        found = fuzz.run(world, what, number, int(fuzz.READERS[what].cases * values.cases))
+    return dict(zip(("cases", "slowest", "grown"), found))
+
+
+class Tally:
+    """What came of each trial, kept in a file.
+
+    Attributes:
+      found: dict of fault -> dict of trial -> dict with "failed" (text, "" for none), "took" (seconds) and what the
+        fault tells.
+    """
+
+    def __init__(self, path):
+        self._path = path
+        self.found = files.read_json(path) if os.path.exists(path) else {}
+
+    def do(self, name, number, run):
+        """Makes a trial, unless it was made and went well."""
+        trials = self.found.setdefault(name, {})
+        before = trials.get(str(number))
+        if before and not before["failed"]:
+            return
+        began, failed, told = time.time(), "", {}
+        try:
+            told = run()
+        except (processes.Failed, AssertionError) as error:
+            failed = str(error)
+        trials[str(number)] = dict(told, failed=failed, took=round(time.time() - began, 1))
+        files.write_json(self._path, self.found)
+        print("%s %d: %s" % (name, number, failed or "as it must be, %s" % hooks.duration(time.time() - began)),
+              flush=True)
+
+    def table(self):
+        """Markdown."""
+        lines = ["| fault | trials | what happened | failed |", "|---|---|---|---|"]
+        for name in everything():
+            trials = list(self.found.get(name, {}).values())
+            if trials:
+                lines.append("| %s | %d | %s | %d |" % (
+                    name, len(trials), _told(trials), sum(bool(found["failed"]) for found in trials)))
+        return "\n".join(lines) + "\n"
+
+
+def _told(trials):
+    good = [found for found in trials if not found["failed"]]
+    if not good:
+        return ""
+    if "unit" in good[0]:
+        return "%d %s" % (sum(found["count"] for found in good), good[0]["unit"])
+    if "cases" in good[0]:
+        return "{:,} cases, the slowest {:.1f} ms, memory {:+.0f} MB".format(
+            good[0]["cases"], 1000 * good[0]["slowest"], good[0]["grown"])
+    return "%.0f minutes, %.0f MB at the end, %+.1f MB an hour" % (
+        good[0]["minutes"], good[0]["megabytes"], good[0]["an_hour"])
+
+
+def write(table):
+    """Puts the table into the page, between its marks."""
+    page = "\n".join(files.read_lines(PAGE)) + "\n"
+    head, rest = page.split(BEGIN)
+    files.write_text(PAGE, "%s%s\n\n%s\n%s%s" % (head, BEGIN, table, END, rest.split(END)[1]))
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, writes="output_dir")

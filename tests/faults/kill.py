@@ -1,0 +1,91 @@
+"""Each command is killed at random moments and started again until it ends: as if it had not been."""
+
+import os
+import random
+import shutil
+import time
+
+from tests.faults import compare
+from tests.faults import processes
+from tests.faults import world as worlds
+
+MOST_KILLS = 3
+# Of a job's time, since its start and import, where nothing happens yet, are most of it.
+EARLIEST = 0.2
+
+
+def trial(world, name, number):
+    """Kills a job up to MOST_KILLS times.
+
+    Args:
+      world: World.
+      name: of the job.
+      number: of the trial, from which the moments are drawn.
+
+    Returns:
+      how often it was killed before it had ended.
+
+    Raises:
+      Failed.
+    """
+    job, random_ = worlds.JOBS[name], random.Random("%s %d" % (name, number))
+    seconds = unbroken(world, name)
+    folder = world.at(os.path.join("killed", name))
+    shutil.rmtree(folder, ignore_errors=True)
+    command, log, kills = job.command(world, folder), folder + ".log", 0
+    for _ in range(random_.randint(1, MOST_KILLS)):
+        running = processes.Running(command, log)
+        time.sleep(seconds * random_.uniform(EARLIEST, 1.0))
+        kills += running.process.poll() is None
+        running.kill(group=number % 2 == 0)
+    processes.succeed(command, log)
+    same(world, name, folder)
+    return kills
+
+
+def unbroken(world, name):
+    """Seconds of a job by itself, whose result stands in `world.done`."""
+    took = world.done(name) + ".seconds"
+    if not os.path.exists(took):
+        worlds.prepare(world, name, processes.succeed)
+        shutil.rmtree(world.done(name))
+        seconds = processes.succeed(worlds.JOBS[name].command(world, world.done(name)))
+        with open(took, "w") as stream:
+            stream.write("%.2f" % seconds)
+    with open(took) as stream:
+        return float(stream.read())
+
+
+def same(world, name, folder):
+    """Raises Failed unless a job's result in `folder` is that of the unbroken one."""
+    output = worlds.JOBS[name].output
+    found = compare.difference(os.path.join(world.done(name), output), os.path.join(folder, output))
+    if found:
+        raise processes.Failed(found)
+
+
+def signalled(world, name, number):
+    """Asks a training to end at a random moment: it does, with a checkpoint, and goes on to the same end."""
+    job, random_ = worlds.JOBS[name], random.Random("signal %s %d" % (name, number))
+    seconds = unbroken(world, name)
+    folder = world.at(os.path.join("signalled", name))
+    shutil.rmtree(folder, ignore_errors=True)
+    signal_, code = [(15, 143), (2, 130)][number % 2]
+    command, log, asked = job.command(world, folder), folder + ".log", 0
+    for _ in range(2):
+        running = processes.Running(command, log)
+        time.sleep(seconds * random_.uniform(EARLIEST, 1.0))
+        if running.process.poll() is None:
+            running.process.send_signal(signal_)
+        found = running.end()
+        # Before it could listen, or after all was done.
+        idle = not running.said() or os.path.exists(os.path.join(folder, "finished.json"))
+        if found not in (0, code) and not (found == -signal_ and idle):
+            raise processes.Failed("code %d: %s" % (found, running.last_line()))
+        if found == code:
+            asked += 1
+            if "the same command goes on" not in running.last_line():
+                raise processes.Failed("does not say how to go on: " + running.last_line())
+    processes.succeed(command, log)
+    same(world, name, folder)
+    return asked
