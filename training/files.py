@@ -15,10 +15,14 @@ def whole_file(path):
     """Yields a temporary name beside `path`; renames it to `path` when the block ends well.
 
     The temporary file is removed when the block raises; a process that is killed leaves at most
-    `<path>.tmp-<pid>`, which nothing reads.
+    `<path>.tmp-<pid>`, which nothing reads. It is there, new and empty, when the block begins: in a folder that others
+    may write to, nobody can have put a link in its place.
     """
     temporary = "%s.tmp-%d" % (path, os.getpid())
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    if os.path.lexists(temporary):  # of a killed process that had our number
+        os.remove(temporary)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         os.replace(temporary, path)

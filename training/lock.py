@@ -45,7 +45,8 @@ def _locked(name, path, flag):
     os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
     until = time.time() + PATIENCE
     while True:
-        stream = open(name, "a+")
+        # Not through a link that others may have put there.
+        stream = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,6 +2,10 @@
 
 import json
 import os
+import socket
+import sys
+import threading
+import time
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -10,6 +14,7 @@ from training import graph_mode  # noqa: F401
 from training import saved
 from training.command import UserError
 
+WAITING_SECONDS = 30.0  # between two lines about workers that do not come
 BF16_UNITS = {"amx_bf16", "avx512_bf16"}
 
 
@@ -43,6 +48,7 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
         if num_gpus != len(found):
             raise UserError("--num_gpus=%d: a worker of a TF_CONFIG cluster uses all GPUs that it sees, here "
                             "%d; CUDA_VISIBLE_DEVICES makes them fewer" % (num_gpus, len(found)))
+        threading.Thread(target=_tell_who_is_missing, args=(_others(),), daemon=True).start()
         return tf.distribute.experimental.MultiWorkerMirroredStrategy(), devices
     if count > 1:
         return tf.distribute.MirroredStrategy(devices), devices
@@ -106,6 +112,34 @@ def worker_number():
         return 0
     job, index = task
     return index + (len(jobs.get("chief", [])) if job == "worker" else 0)
+
+
+def _others():
+    """The addresses of the other processes of the cluster."""
+    jobs, (job, index) = _cluster_and_task()
+    return [address for name, addresses in sorted(jobs.items()) for number, address in enumerate(addresses)
+            if (name, number) != (job, index)]
+
+
+def _tell_who_is_missing(addresses):
+    """Says which of the addresses do not answer, now and then, until all do: TensorFlow waits in silence."""
+    missing, said = addresses, 0.0
+    while missing:
+        missing = [address for address in missing if not _answers(address)]
+        if missing and time.time() > said + WAITING_SECONDS:
+            said = time.time()
+            sys.stderr.write("waiting for %s of the cluster (TF_CONFIG): no answer yet; each must be started with the "
+                             "same command\n" % ", ".join(missing))
+        time.sleep(1.0)
+
+
+def _answers(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 2.0).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _cluster_and_task():

@@ -41,8 +41,8 @@ ON_DISK = ("create_pretraining_data", "pretraining", "classifier", "distill_join
            "batch_predict")
 
 # run: function of (world, job, number of the trial) -> a count of what happened; job: its name, or ""; unit: of the
-# count.
-Case = collections.namedtuple("Case", "run job unit")
+# count; most: trials that are enough, 0 for as many as are asked for.
+Case = collections.namedtuple("Case", "run job unit most", defaults=(0,))
 
 
 def cases():
@@ -50,6 +50,7 @@ def cases():
     found = collections.OrderedDict()
     for name in KILLED:
         found["kill_" + name] = Case(kill.trial, name, "kills")
+        found["again_" + name] = Case(kill.again, name, "times the same", 2)
     for name in TRAININGS:
         found["signal_" + name] = Case(kill.signalled, name, "signals")
     for name in ON_DISK:
@@ -79,7 +80,8 @@ def main():
     if not chosen:
         raise UserError("--only=%s: no such fault; there are %s" % (",".join(values.only), ", ".join(everything())))
     for name in chosen:
-        for number in range(values.trials if name in cases() else 1):
+        most = cases()[name].most or values.trials if name in cases() else 1
+        for number in range(min(most, values.trials)):
             tally.do(name, number, functools.partial(_trial, world, name, number, values))
     table = tally.table()
     print(table)

@@ -53,6 +53,26 @@ def test_a_process_that_is_killed_leaves_the_old_file(tmp_path):
     assert (tmp_path / "kept").read_text() == "old"
 
 
+def test_nothing_is_written_through_a_link_in_a_folder_of_many(tmp_path):
+    # Its name can be known before; the folder of a shared machine lets anybody put a link there.
+    fill(tmp_path, theirs="old")
+    for name in ("new.txt", "new.txt.tmp-%d" % os.getpid()):
+        os.symlink(str(tmp_path / "theirs"), str(tmp_path / name))
+    files.write_text(str(tmp_path / "new.txt"), "new")
+    assert tree(tmp_path) == {"theirs": "old", "new.txt": "new"}
+    assert not os.path.islink(str(tmp_path / "new.txt"))
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_for_whom_the_users_umask_says(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        files.write_text(str(tmp_path / "new.txt"), "new")
+    finally:
+        os.umask(before)
+    assert os.stat(str(tmp_path / "new.txt")).st_mode & 0o777 == mode
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_folder_takes_the_place_of_the_old_one_as_a_whole(slash, tmp_path):
     fill(tmp_path / "best", old="1", both="1")

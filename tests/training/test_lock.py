@@ -102,3 +102,11 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
     assert take(tmp_path / "run")
     assert "this file system has no locks (No locks available)" in capsys.readouterr().err
+
+
+def test_the_lock_is_not_taken_through_a_link(tmp_path):
+    tmp_path.joinpath("theirs").write_text("old")
+    os.symlink(str(tmp_path / "theirs"), str(tmp_path / "run.lock"))
+    with pytest.raises(OSError):
+        take(tmp_path / "run")
+    assert tmp_path.joinpath("theirs").read_text() == "old"

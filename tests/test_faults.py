@@ -1,0 +1,93 @@
+"""A short version of `python -m tests.faults`; what the suite's other tests kill, cut and flip stands beside theirs."""
+
+import json
+import os
+import random
+
+import pytest
+
+from tests import graphs
+from tests.faults import __main__ as driver
+from tests.faults import compare
+from tests.faults import damage
+from tests.faults import disk
+from tests.faults import fuzz
+from tests.faults import kill
+from tests.faults import processes
+from tests.faults import world as worlds
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return worlds.World(str(tmp_path_factory.mktemp("faults")))
+
+
+def test_a_corpus_job_that_is_killed_ends_with_the_same_bytes(world):
+    kill.trial(world, "create_pretraining_data", 0)
+
+
+@graphs.ON_TENSORFLOW_2
+def test_a_training_that_is_killed_or_asked_to_end_goes_on_to_the_same_end(world):
+    kill.trial(world, "pretraining", 1)
+    kill.signalled(world, "pretraining", 0)
+
+
+@graphs.ON_REFERENCE
+def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(world):
+    try:
+        assert disk.trial(world, "pretraining", 3) == 1
+    except processes.Failed as error:
+        if "mount" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.mark.parametrize("name", fuzz.READERS)
+def test_rubbish_is_refused_or_read(name, world):
+    fuzz.run(world, name, 1, cases=1500)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("one", "two"):
+        os.mkdir(str(tmp_path / name))
+        tmp_path.joinpath(name, "x.json").write_text(json.dumps({"loss": 0.5, "seconds": 3, "labels": ["a"]}))
+        tmp_path.joinpath(name, "y.bin").write_bytes(b"123")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name, content, found", [
+    ("x.json", b'{"loss": 0.5000001, "seconds": 9, "labels": ["a"]}', ""),
+    ("x.json", b'{"loss": 0.51, "seconds": 3, "labels": ["a"]}', "x.json: /loss: 0.5 and 0.51"),
+    ("x.json", b'{"loss": 0.5, "seconds": 3, "labels": ["b"]}', "x.json: /labels/0: 'a' and 'b'"),
+    ("x.json", b'{"loss": 0.5}', "x.json: : other keys"), ("y.bin", b"124", "y.bin: other bytes"),
+    ("z.bin", b"", "z.bin: in one of the two only"), ("events.out.tfevents.1", b"", "")])
+def test_what_differs_is_told(name, content, found, folders):
+    folders.joinpath("two", name).write_bytes(content)
+    assert compare.difference(str(folders / "one"), str(folders / "two")) == found
+
+
+def test_a_tally_goes_on_and_makes_again_what_failed(tmp_path, capsys):
+    def fail():
+        raise processes.Failed("it did not end")
+
+    path, made = str(tmp_path / "tally.json"), []
+    driver.Tally(path).do("damage", 0, fail)
+    def succeed():
+        made.append(len(made))
+        return {"count": 2, "unit": "files damaged"}
+
+    for number in (0, 1, 0, 1):
+        driver.Tally(path).do("damage", number, succeed)
+    assert made == [0, 1]
+    assert driver.Tally(path).table().splitlines()[2:] == ["| damage | 2 | 4 files damaged | 0 |"]
+    assert capsys.readouterr().out.startswith("damage 0: it did not end\ndamage 0: as it must be, 0 s\n")
+
+
+@pytest.mark.parametrize("kind", damage.KINDS)
+def test_harm_changes_a_file(kind, tmp_path):
+    path = tmp_path / "x"
+    for seed in range(20):
+        path.write_bytes(b"12345678")
+        damage.harm(str(path), kind, random.Random(seed))
+        assert path.read_bytes() != b"12345678"
