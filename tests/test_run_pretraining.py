@@ -21,6 +21,7 @@ from tests.commands import contents
 from tests.commands import read
 from tests.graphs import largest_difference
 from tests.graphs import weights_in
+from training import lock
 from training import saved
 
 HELP = {
@@ -316,3 +317,57 @@ def test_measuring_a_checkpoint_without_the_head_is_told_in_one_line(
                        "--output_dir=" + several_classifier.folder)
     assert result.code == 1 and len(result.err.splitlines()) == 1
     assert "Key cls/predictions/" in result.err
+
+
+def refused(result):
+    """What a command said that ended with one line."""
+    assert result.code == 1 and len(result.err.splitlines()) == 1, result.err
+    return result.err
+
+
+def test_a_loss_that_is_no_number_is_told_with_term_and_step_and_the_checkpoint_before_is_kept(pretrain):
+    folder, result = pretrain("run", "--learning_rate=1e30", "--num_train_steps=20", "--save_checkpoints_steps=1")
+    told = refused(result)
+    steps = saved.steps_of(folder)
+    assert "error: step %d: loss is " % (steps[-1] + 1) in told
+    assert told.endswith("; the last good checkpoint is %s\n" % saved.prefix_of(folder, steps[-1]))
+    saved.verify(saved.last(folder))
+    assert all(np.isfinite(value).all() for value in last_weights(folder).values())
+
+
+def flip(path, place):
+    with open(path, "r+b") as stream:
+        stream.seek(place)
+        byte, = stream.read(1)
+        stream.seek(place)
+        stream.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("flag", ["--input_file", "--eval_file"])
+def test_a_damaged_record_is_named_when_training_comes_upon_it(flag, pretrain, corpus_records, tmp_path):
+    damaged = shutil.copy(corpus_records, str(tmp_path / "damaged.tfrecord"))
+    flip(damaged, os.path.getsize(damaged) - 50)
+    told = refused(pretrain("run", "%s=%s" % (flag, damaged), "--num_train_steps=40")[1])
+    assert "error: %s: record 239 at byte " % damaged in told and "checksum of the data is wrong" in told
+
+
+def test_a_run_does_not_go_on_from_a_damaged_checkpoint_and_does_from_the_one_before(pretrain, forks):
+    flags = ("--num_train_steps=4", "--save_checkpoints_steps=2")
+    folder, result = pretrain("run", *flags)
+    assert result.code == 0, result.err
+    expected = last_weights(folder)
+    os.remove(os.path.join(folder, "finished.json"))
+    flip(saved.prefix_of(folder, 4) + ".data-00000-of-00001", 1000)
+    told = refused(pretrain("run", *flags)[1])
+    assert saved.prefix_of(folder, 4) + ": damaged: " in told and "repair --output_dir=" + folder in told
+    result = forks.run("bert.checkpoints", "repair", "--output_dir=" + folder)
+    assert result.out == "%s: removed the damaged checkpoints of step 4; the run goes on from step 2\n" % folder
+    assert pretrain("run", *flags)[1].out.count("going on from step 2") == 1
+    assert largest_difference(last_weights(folder), expected) < 1e-6
+
+
+def test_a_second_run_on_the_same_folder_is_refused(pretrain, tmp_path):
+    with lock.held(str(tmp_path / "run"), "output_dir"):
+        told = refused(pretrain("run")[1])
+    assert "--output_dir=%s: process %d on " % (tmp_path / "run", os.getpid()) in told
+    assert pretrain("run")[1].code == 0
