@@ -12,8 +12,8 @@ import zlib
 
 import tensorflow.compat.v1 as tf
 
+from training import cluster
 from training import graph_mode  # noqa: F401
-from training import runtime
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ def stateless_seed(site):
     if step is None:
         step = tf.constant(0, tf.int64)
     # The worker is named beside the replica: on TF 1.15 replicas are counted within their worker.
-    place = "%d/%s" % (runtime.worker_number(), site)
+    place = "%d/%s" % (cluster.worker_number(), site)
     replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
     # 2^20 parts and 2^12 replicas fit beside the step without meeting.
     moment = (tf.cast(step, tf.int64) * 2 ** 20 + tf.cast(update_part(), tf.int64)) * 2 ** 12 + replica

@@ -359,4 +359,4 @@ def _shares(totals, of):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags, writes="output_file")
+    command.run(main, define_flags)

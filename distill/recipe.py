@@ -14,8 +14,8 @@ from distill import theseus
 from distill.model_fn import Distillation
 from distill.model_fn import distillation_model_fn
 from tasks import runs
+from training import cluster
 from training import files
-from training import runtime
 from training import saved
 from training.command import UserError
 
@@ -141,7 +141,7 @@ def _check_one_part(values, flag):
         if getattr(values, name) > 1:
             raise UserError("%s: compares all texts of an update, and --%s=%d cuts it into parts; give one of the two"
                             % (flag, name, getattr(values, name)))
-    if runtime.cluster():
+    if cluster.jobs():
         raise UserError("%s: compares all texts of an update, and several machines (TF_CONFIG) cut it into parts; "
                         "leave it out" % flag)
 
@@ -245,7 +245,7 @@ def _also_writing(progress, folder, stage, weights):
     """`progress` that notes a stage's weights once the run folder is there."""
     def told(*args):
         hook = progress(*args)
-        if runtime.is_chief():
+        if cluster.is_chief():
             path = os.path.join(folder, BALANCE)
             found = files.read_json(path) if os.path.exists(path) else {}
             files.write_json(path, dict(found, **{stage.name: weights}))

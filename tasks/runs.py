@@ -24,6 +24,7 @@ from student import lstm
 from tasks import encoders
 from tasks import word_table
 from tasks.model_fn import Init, task_model_fn
+from training import cluster
 from training import command
 from training import files
 from training import flags
@@ -255,7 +256,7 @@ def open_run(values, model, more_settings):
         raise UserError(
             "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts; give a "
             "multiple of %d" % (values.train_batch_size, replicas, parts, replicas * parts))
-    if values.early_stopping and runtime.cluster():
+    if values.early_stopping and cluster.jobs():
         # Only the chief would stop, and the others would wait for it for ever.
         raise UserError("--early_stopping=%d: not with several machines (TF_CONFIG); choose --num_train_steps"
                         % values.early_stopping)
@@ -304,7 +305,7 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
       rules: `masking.Rules`, for records without masks.
     """
     plans = plans or [plain_plan(values, functools.partial(task_model_fn, model.config, task))]
-    if len(plans) > 1 and runtime.cluster():
+    if len(plans) > 1 and cluster.jobs():
         raise UserError("--strategy=%s: not with several machines (TF_CONFIG); one stage can be trained there" % (
             values.strategy))
     num_texts = sum(map(tfrecord.count_records, train_files))
@@ -325,7 +326,7 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
         with records.naming_damage(sorted(every_file)):
             result = loop.train(stages, config, _selection(values, model, task, select_files, rules), hooks_of(values))
     print("%s: finished at step %d%s" % (
-        values.output_dir, result["steps"], ": " + result["reason"] if runtime.is_chief() else ""), flush=True)
+        values.output_dir, result["steps"], ": " + result["reason"] if cluster.is_chief() else ""), flush=True)
 
 
 def _stage(values, config, task, start, plan, number, steps_to_come, begin, rules):
@@ -340,11 +341,11 @@ def _stage(values, config, task, start, plan, number, steps_to_come, begin, rule
                                        learning_rate=plan.learning_rate or schedule.learning_rate)
 
         def progress(terms, scalars):
-            if runtime.is_chief():
+            if cluster.is_chief():
                 begin()
             return ProgressHook(
                 terms, scalars, first_step + steps_to_come, values.train_batch_size, schedule.num_parts,
-                values.log_steps, values.output_dir if runtime.is_chief() else None,
+                values.log_steps, values.output_dir if cluster.is_chief() else None,
                 plan.name if first_step or steps_to_come > plan.num_steps else "")
 
         # Later graphs go on from the run's own checkpoint.

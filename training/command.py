@@ -17,8 +17,11 @@ import sys
 from absl import app
 from absl import flags
 
+from training import cluster
 from training import interruption
+from training import lock
 from training import stand_in
+from training.errors import UserError
 
 # Read when TensorFlow is loaded. Its library logs an error where there is no GPU; what matters is raised.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,13 +30,6 @@ HELP = ("--help", "-help", "-h", "-?")
 
 if set(HELP) & set(sys.argv[1:]):
     stand_in.install("tensorflow", "sklearn", "matplotlib", "apache_beam", "jieba")
-
-
-class UserError(ValueError):
-    """Something the user can put right: told in one line, without a traceback, exit code 1.
-
-    The message names the file and line or the flag first, then what is wrong and what to do.
-    """
 
 
 def run(main, define_flags, writes=None):
@@ -111,19 +107,12 @@ def _exit(main, writes):
 @contextlib.contextmanager
 def _writing(flag):
     """Holds the lock of what the flag names; in a cluster the chief does, for all."""
-    from training import lock
-    if flag and flags.FLAGS[flag].value and not _follows_a_chief():
-        with lock.held(flags.FLAGS[flag].value, flag):
+    path = flags.FLAGS[flag].value if flag else None
+    if path and cluster.is_chief():
+        with lock.held(path, flag):
             yield
     else:
         yield
-
-
-def _follows_a_chief():
-    if not os.environ.get("TF_CONFIG"):
-        return False
-    from training import runtime  # imports TensorFlow
-    return not runtime.is_chief()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 
-from training.command import UserError
+from training.errors import UserError
 
 PATIENCE = 5.0  # seconds for what a killed holder has left behind: its workers end by themselves
 CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -30,19 +30,35 @@ def held(path, flag):
     Raises:
       UserError: another process holds it.
     """
-    name = os.path.normpath(path) + ".lock"
-    stream = _locked(name, path, flag)
+    name = os.path.abspath(path) + ".lock"
+    with _folder_of(name):
+        stream = _locked(name, path, flag)
+        try:
+            yield
+        finally:
+            if stream:
+                os.remove(name)  # still locked: who opens it now finds that it is no longer the one at its place
+                stream.close()
+
+
+@contextlib.contextmanager
+def _folder_of(name):
+    """Makes the folders above a file; those that stay empty are gone when the block ends."""
+    missing, folder = [], os.path.dirname(name)
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    os.makedirs(os.path.dirname(name), exist_ok=True)
     try:
         yield
     finally:
-        if stream:
-            os.remove(name)  # still locked: who opens it now finds that it is no longer the one at its place
-            stream.close()
+        with contextlib.suppress(OSError):
+            for made in missing:
+                os.rmdir(made)
 
 
 def _locked(name, path, flag):
     """The open, locked file; None where the file system has no locks, which is said."""
-    os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
     until = time.time() + PATIENCE
     while True:
         # Not through a link that others may have put there.

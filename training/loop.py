@@ -9,6 +9,7 @@ import os
 
 import tensorflow.compat.v1 as tf
 
+from training import cluster
 from training import files
 from training import interruption
 from training import run_folder
@@ -44,7 +45,7 @@ class Selection(tf.estimator.CheckpointSaverListener):
         self._folder, self._copy_checkpoint, self._evaluate = folder, copy_checkpoint, evaluate
         self._select_by, self._better = select_by, better
         self.begin_stage(0)
-        if runtime.is_chief():
+        if cluster.is_chief():
             files.recover_folder(os.path.join(folder, "best"))
         path = os.path.join(folder, run_folder.EVALUATIONS)
         self._evaluations = files.read_json(path) if os.path.exists(path) else []
@@ -118,7 +119,7 @@ def train(stages, config, selection, hooks=()):
     Returns:
       dict, as in finished.json.
     """
-    if runtime.is_chief():
+    if cluster.is_chief():
         saved.sweep(config.model_dir)
         if saved.last(config.model_dir):
             saved.verify(saved.last(config.model_dir))
@@ -131,7 +132,7 @@ def train(stages, config, selection, hooks=()):
             run_folder.end_stages(config.model_dir, ended)
             print("stage %s: ended at step %d: %s" % (stage.name, step, reason), flush=True)
         first_step = step
-    if not runtime.is_chief():
+    if not cluster.is_chief():
         return {"steps": step}
     result = {"steps": step, "reason": reason, "best": selection.best()}
     run_folder.finish(config.model_dir, result)
@@ -142,7 +143,7 @@ def _train_stage(stage, first_step, config, selection, hooks):
     """Trains one stage, or the rest of it; returns the step where it ended and why."""
     folder = config.model_dir
     selection.begin_stage(first_step, stage.patience, stage.evaluate)
-    if runtime.is_chief() and saved.last_step(folder) != run_folder.stopped_at(folder):
+    if cluster.is_chief() and saved.last_step(folder) != run_folder.stopped_at(folder):
         selection.consider(saved.last_step(folder))  # of a run that was killed before it could
     end, begin = first_step + stage.num_steps, first_step
     complete = selection.should_stop() or saved.last_step(folder) >= end

@@ -1,6 +1,5 @@
 """Where an Estimator runs: devices, replicas, workers, and how often it saves."""
 
-import json
 import os
 import socket
 import sys
@@ -10,6 +9,7 @@ import time
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
+from training import cluster
 from training import graph_mode  # noqa: F401
 from training import saved
 from training.command import UserError
@@ -40,7 +40,7 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
                         % (num_gpus, len(found), ", ".join(found) or "none"))
     kind, count = ("gpu", num_gpus) if num_gpus else ("cpu", num_cpu_replicas)
     devices = ["/%s:%d" % (kind, index) for index in range(count)]
-    if sum(len(addresses) for addresses in cluster().values()) > 1:
+    if sum(len(addresses) for addresses in cluster.jobs().values()) > 1:
         # The strategy takes what it finds: one CPU, or every GPU.
         if num_cpu_replicas > 1:
             raise UserError("--num_cpu_replicas=%d: a worker of a TF_CONFIG cluster has one CPU replica; "
@@ -48,7 +48,7 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
         if num_gpus != len(found):
             raise UserError("--num_gpus=%d: a worker of a TF_CONFIG cluster uses all GPUs that it sees, here "
                             "%d; CUDA_VISIBLE_DEVICES makes them fewer" % (num_gpus, len(found)))
-        threading.Thread(target=_tell_who_is_missing, args=(_others(),), daemon=True).start()
+        threading.Thread(target=_tell_who_is_missing, args=(cluster.others(),), daemon=True).start()
         return tf.distribute.experimental.MultiWorkerMirroredStrategy(), devices
     if count > 1:
         return tf.distribute.MirroredStrategy(devices), devices
@@ -82,45 +82,6 @@ def _cpu_features():
         return set()
 
 
-def cluster():
-    """The cluster of `TF_CONFIG`: dict of job -> addresses; empty on a single machine.
-
-    Raises:
-      UserError: TF_CONFIG is broken.
-    """
-    return _cluster_and_task()[0]
-
-
-def is_chief():
-    """Whether this process is the one that writes files for all workers.
-
-    Raises:
-      UserError: TF_CONFIG is broken.
-    """
-    jobs, task = _cluster_and_task()
-    return not jobs or task == ("chief" if jobs.get("chief") else "worker", 0)
-
-
-def worker_number():
-    """The place of this process among the cluster's workers, the chief first; 0 on a single machine.
-
-    Raises:
-      UserError: TF_CONFIG is broken.
-    """
-    jobs, task = _cluster_and_task()
-    if not jobs:
-        return 0
-    job, index = task
-    return index + (len(jobs.get("chief", [])) if job == "worker" else 0)
-
-
-def _others():
-    """The addresses of the other processes of the cluster."""
-    jobs, (job, index) = _cluster_and_task()
-    return [address for name, addresses in sorted(jobs.items()) for number, address in enumerate(addresses)
-            if (name, number) != (job, index)]
-
-
 def _tell_who_is_missing(addresses):
     """Says which of the addresses do not answer, now and then, until all do: TensorFlow waits in silence."""
     missing, said = addresses, 0.0
@@ -140,26 +101,6 @@ def _answers(address):
     except (OSError, ValueError):
         return False
     return True
-
-
-def _cluster_and_task():
-    """(dict of job -> addresses, (job, index) of this process); ({}, None) without a cluster."""
-    text = os.environ.get("TF_CONFIG") or "{}"
-    try:
-        config = json.loads(text)
-        jobs = config.get("cluster", {})
-        if not jobs:
-            return {}, None
-        job, index = config["task"]["type"], int(config["task"].get("index", 0))
-        valid = (set(jobs) <= {"chief", "worker"} and 0 <= index < len(jobs[job])
-                 and all(isinstance(addresses, list) for addresses in jobs.values()))
-    except (ValueError, TypeError, AttributeError, KeyError):
-        valid = False
-    if not valid:
-        raise UserError(
-            'TF_CONFIG: {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} '
-            'is needed (jobs: "worker", and "chief" if wanted), found %s' % text)
-    return jobs, (job, index)
 
 
 def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, strategy=None,
@@ -218,10 +159,10 @@ def train(estimator, input_fn, max_steps, hooks=(), saving_listeners=(), first_s
       first_step: from where the updates between two checkpoints are counted.
     """
     config, hooks = estimator.config, list(hooks)
-    if is_chief():
+    if cluster.is_chief():
         hooks.append(saved.CheckpointHook(config.model_dir, lambda step: step == max_steps or (
             step - first_step) % config.save_checkpoints_steps == 0, saving_listeners))
-    if not cluster() or config.train_distribute is None:
+    if not cluster.jobs() or config.train_distribute is None:
         estimator.train(input_fn, max_steps=max_steps, hooks=hooks)
         return
     # Estimator.train refuses a cluster; train_and_evaluate evaluates nothing there.

@@ -125,11 +125,11 @@ def test_a_file_that_only_has_the_manifests_name_is_not_lost(folder, content):
 
 # ---- the command
 
-def command(folder, *arguments):
+def command(folder, *arguments, output="out/a.tfrecord"):
     environment = dict(os.environ, PYTHONPATH=peer.CHECKOUT, PYTHONIOENCODING="utf-8")
     return subprocess.Popen(
         [sys.executable, "-m", "bert.create_pretraining_data", "--input_file=a.txt",
-         "--vocab_file=vocab.txt", "--output_file=out/a.tfrecord"] + list(arguments), cwd=str(folder),
+         "--vocab_file=vocab.txt", "--output_file=" + output] + list(arguments), cwd=str(folder),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
 
@@ -167,7 +167,8 @@ def test_errors_are_told_in_one_line_and_leave_nothing(folder):
     (folder / "bad.txt").write_bytes(b"\xcb\xe1\n")
     (folder / "empty.txt").write_text("\n\n")
     # Together: most of a command's time is its start.
-    running = {name: command(folder, *arguments) for name, (arguments, _) in ERRORS.items()}
+    running = {name: command(folder, *arguments, output="out/%d/a.tfrecord" % number)
+               for number, (name, (arguments, _)) in enumerate(ERRORS.items())}
     for name, process in running.items():
         code, out, err = finish(process)
         *before, last = err.splitlines()
@@ -202,7 +203,7 @@ def test_the_command_says_what_it_did_and_then_that_it_is_finished(folder):
     assert manifest["counts"]["instances"] == 810
 
 
-def test_a_killed_run_leaves_neither_files_nor_workers_and_can_be_repeated(folder):
+def test_a_killed_run_leaves_neither_records_nor_workers_and_can_be_repeated(folder):
     (folder / "a.txt").write_text(documents(30000), encoding="utf-8")
     process = command(folder, "--num_workers=2", "--max_seq_length=16")
     wait_for(lambda: len(children(process.pid)) == 2 or process.poll() is not None)
@@ -213,8 +214,9 @@ def test_a_killed_run_leaves_neither_files_nor_workers_and_can_be_repeated(folde
     process.stderr.close()
     assert len(workers) == 2
     wait_for(lambda: not any(is_running(worker) for worker in workers))
-    assert glob.glob(str(folder / "out" / "*")) == []
-    create(folder, documents(20), dupe_factor=1)
+    lock = str(folder / "out" / "a.tfrecord.lock")  # which nobody holds
+    assert glob.glob(str(folder / "out" / "*")) == [lock]
+    assert finish(command(folder, "--num_workers=2", "--dupe_factor=1"))[0] == 0
     assert sorted(os.listdir(str(folder / "out"))) == ["a.tfrecord", "a.tfrecord.json"]
 
 

@@ -29,7 +29,7 @@ class Running:
             self.process = subprocess.Popen(
                 [sys.executable] + commands.words(command), cwd=commands.CHECKOUT, stdin=subprocess.DEVNULL,
                 stdout=stream, stderr=subprocess.STDOUT, env=commands.environment(**environment),
-                start_new_session=True)
+                start_new_session=True, preexec_fn=_listen)
 
     def end(self):
         """Waits; returns the exit code.
@@ -55,6 +55,10 @@ class Running:
 
     def last_line(self):
         return (self.said().strip().splitlines() or [""])[-1]
+
+
+def _listen():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs behind a shell ignores it
 
 
 def succeed(command, log=os.devnull, **environment):

@@ -64,6 +64,15 @@ def test_nothing_is_left_and_no_folder_is_made(tmp_path):
     assert not os.listdir(str(tmp_path))
 
 
+def test_folders_above_are_made_and_stay_if_something_stands_there(tmp_path):
+    with lock.held(str(tmp_path / "a" / "b" / "run"), "output_dir"):
+        assert os.listdir(str(tmp_path / "a" / "b")) == ["run.lock"]
+    assert not os.listdir(str(tmp_path))
+    with lock.held(str(tmp_path / "a" / "run"), "output_dir"):
+        os.mkdir(str(tmp_path / "a" / "run"))
+    assert os.listdir(str(tmp_path / "a")) == ["run"]
+
+
 def test_the_lock_of_a_process_that_was_killed_is_taken_over_at_once(tmp_path):
     holder = hold(tmp_path / "run")
     holder.send_signal(signal.SIGKILL)

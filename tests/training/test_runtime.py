@@ -12,6 +12,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from bert.optimization import Schedule
 from tests import commands
 from tests import graphs
+from training import cluster as cluster_
 from training import runtime
 from training.command import UserError
 
@@ -68,7 +69,7 @@ def test_several_devices_are_mirrored(tf_config):
     {"cluster": TWO_WORKERS, "task": {"type": "chief", "index": 0}},
     {"cluster": {"worker": "localhost:1"}, "task": {"type": "worker", "index": 0}},
     {"cluster": dict(TWO_WORKERS, ps=["localhost:3"]), "task": {"type": "worker", "index": 0}}])
-@pytest.mark.parametrize("ask", [runtime.is_chief, runtime.worker_number, runtime.distribution_strategy])
+@pytest.mark.parametrize("ask", [cluster_.is_chief, cluster_.worker_number, runtime.distribution_strategy])
 def test_a_broken_tf_config_is_an_error(ask, value, tf_config):
     tf_config(value)
     with pytest.raises(UserError, match="^TF_CONFIG: ") as error:
@@ -79,7 +80,7 @@ def test_a_broken_tf_config_is_an_error(ask, value, tf_config):
 @pytest.mark.parametrize("value", ["", "{}", {"cluster": {}}, {"task": {"type": "worker", "index": 1}}])
 def test_without_a_cluster_every_process_is_the_chief(value, tf_config):
     tf_config(value)
-    assert runtime.cluster() == {} and runtime.is_chief()
+    assert cluster_.jobs() == {} and cluster_.is_chief()
     assert runtime.distribution_strategy() == (None, ["/cpu:0"])
 
 
@@ -89,16 +90,16 @@ def test_without_a_cluster_every_process_is_the_chief(value, tf_config):
 def test_one_process_of_a_cluster_is_the_chief(job, index, with_chief, expected, tf_config):
     cluster = dict(TWO_WORKERS, chief=["localhost:3"]) if with_chief else TWO_WORKERS
     tf_config({"cluster": cluster, "task": {"type": job, "index": index}})
-    assert runtime.is_chief() == expected
+    assert cluster_.is_chief() == expected
 
 
 @pytest.mark.parametrize("job, index, with_chief, expected", [
     ("worker", 0, False, 0), ("worker", 1, False, 1), ("chief", 0, True, 0), ("worker", 0, True, 1)])
 def test_the_processes_of_a_cluster_are_numbered_from_the_chief(job, index, with_chief, expected, tf_config):
-    assert runtime.worker_number() == 0
+    assert cluster_.worker_number() == 0
     cluster = dict(TWO_WORKERS, chief=["localhost:3"]) if with_chief else TWO_WORKERS
     tf_config({"cluster": cluster, "task": {"type": job, "index": index}})
-    assert runtime.worker_number() == expected
+    assert cluster_.worker_number() == expected
 
 
 def test_evaluation_within_a_cluster_stays_on_its_machine(tmp_path, tf_config):
