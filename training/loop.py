@@ -5,6 +5,7 @@ before it.
 """
 
 import collections
+import contextlib
 import os
 
 import tensorflow.compat.v1 as tf
@@ -151,7 +152,8 @@ def _train_stage(stage, first_step, config, selection, hooks):
         start = saved.last_step(folder)
         if not selection.should_stop() and start < until:
             estimator = tf.estimator.Estimator(model_fn, config=config)
-            with interruption.deferred():
+            # Of several machines only the chief saves; the others end at once.
+            with interruption.deferred() if cluster.is_chief() else contextlib.nullcontext():
                 runtime.train(
                     estimator, stage.make_input_fn(first_step, start), until, hooks, [selection], begin)
         begin = until

@@ -19,7 +19,7 @@ import sys
 from training import command
 from serving.predictor import Predictor, find_export
 from tests import tiny
-predictor = Predictor(find_export(sys.argv[1], "export_dir"))
+predictor = Predictor(find_export(sys.argv[1]))
 seed = 0
 while True:
     predictor.predict([text for _, text in tiny.texts(200, seed % 50)])
