@@ -262,9 +262,10 @@ def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
     (["--student_config_file=/absent.json"], "--student_config_file=/absent.json: no such file"),
     (["--data_dir=/absent"], "--data_dir=/absent: no such"),
     (["--unlabeled_file=/absent.txt"], "--unlabeled_file=/absent.txt: no such")])
-def test_what_cannot_be_run_is_told_before_anything_is(given, message, flags, forks):
-    result = forks.run("experiments.tables", *flags[:-1], "--output_dir=/absent/out", *given)
+def test_what_cannot_be_run_is_told_before_anything_is(given, message, flags, forks, tmp_path):
+    result = forks.run("experiments.tables", *flags[:-1], "--output_dir=%s" % (tmp_path / "new" / "out"), *given)
     assert result.code == 1 and message in result.err and len(result.err.splitlines()) == 1, result.err
+    assert not os.listdir(str(tmp_path))
 
 
 def test_a_teacher_for_each_fold_or_one_to_fine_tune_is_needed(world, teacher, teacher_classifier):
