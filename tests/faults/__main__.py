@@ -34,8 +34,8 @@ from training.command import UserError
 PAGE = os.path.join("docs", "reliability.md")
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
-TRAININGS = [name for name in worlds.JOBS if name.startswith("distill_")] + ["pretraining", "classifier"]
 KILLED = [name for name in worlds.JOBS if name != "records"]
+SIGNALLED = [name for name in KILLED if name not in ("vocabulary", "export")]  # which are short
 # A distillation stands for all of them: what they write is the same.
 ON_DISK = ("create_pretraining_data", "pretraining", "classifier", "distill_joint", "cache_teacher", "export",
            "batch_predict")
@@ -51,7 +51,7 @@ def cases():
     for name in KILLED:
         found["kill_" + name] = Case(kill.trial, name, "kills")
         found["again_" + name] = Case(kill.again, name, "times the same", 2)
-    for name in TRAININGS:
+    for name in SIGNALLED:
         found["signal_" + name] = Case(kill.signalled, name, "signals")
     for name in ON_DISK:
         found["disk_" + name] = Case(disk.trial, name, "full disks")

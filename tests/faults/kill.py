@@ -76,7 +76,11 @@ def again(world, name, number):
 
 
 def signalled(world, name, number):
-    """Asks a training to end at a random moment: it does, with a checkpoint, and goes on to the same end."""
+    """Asks a job to end at random moments: it does, says how to go on, and goes on to the same end.
+
+    Returns:
+      how often it had not ended before.
+    """
     job, random_ = worlds.JOBS[name], random.Random("signal %s %d" % (name, number))
     seconds = unbroken(world, name)
     folder = world.at(os.path.join("signalled", name))
@@ -90,8 +94,9 @@ def signalled(world, name, number):
             running.process.send_signal(signal_)
         found = running.end()
         # Before it could listen, or after all was done.
-        idle = not running.said() or os.path.exists(os.path.join(folder, "finished.json"))
-        if found not in (0, code) and not (found == -signal_ and idle):
+        if found == -signal_ and running.said():
+            same(world, name, folder)
+        elif found not in (0, code, -signal_):
             raise processes.Failed("code %d: %s" % (found, running.last_line()))
         if found == code:
             asked += 1
