@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and the small formats of a run folder."""
 
 import contextlib
+import ctypes
 import glob
 import hashlib
 import json
@@ -8,6 +9,8 @@ import os
 import shutil
 
 from training.command import UserError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: renameat2(2)
 
 
 @contextlib.contextmanager
@@ -35,8 +38,8 @@ def whole_file(path):
 def whole_folder(path):
     """Yields a temporary folder beside `path`; it takes the place of `path` when the block ends well.
 
-    A folder cannot replace another in one step, so the old one is set aside first: a process killed
-    between the two renames leaves `<path>.old`, which `recover_folder` puts back.
+    Where Linux can exchange two folders, who reads always finds one of them. Elsewhere the old one is set aside first: a
+    process killed between the two renames leaves `<path>.old`, which `recover_folder` puts back.
     """
     path = os.path.normpath(path)  # a slash at the end would put the temporary folder inside
     temporary, old = path + ".tmp", path + ".old"
@@ -48,10 +51,20 @@ def whole_folder(path):
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    if os.path.exists(path) and _exchange(temporary, path):
+        shutil.rmtree(temporary)
+        return
     if os.path.exists(path):
         os.rename(path, old)
     os.rename(temporary, path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one, other):
+    """Lets two folders change places in one step; returns whether that could be done."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    return bool(renameat2) and not renameat2(
+        AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
 
 
 def recover_folder(path):

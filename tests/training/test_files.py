@@ -1,8 +1,11 @@
+import collections
+import ctypes
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -80,6 +83,33 @@ def test_a_folder_takes_the_place_of_the_old_one_as_a_whole(slash, tmp_path):
         fill(temporary, new="2", both="2")
         assert tree(tmp_path / "best") == {"old": "1", "both": "1"}
     assert tree(tmp_path) == {"best/new": "2", "best/both": "2"}
+
+
+def test_who_reads_while_a_folder_is_replaced_always_finds_one(tmp_path):
+    best, found, stop = str(tmp_path / "best"), collections.Counter(), threading.Event()
+    fill(best, figures="0")
+
+    def read():
+        while not stop.is_set():
+            found[os.path.isdir(best)] += 1
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(300):
+        with files.whole_folder(best) as temporary:
+            fill(temporary, figures=str(number))
+    stop.set()
+    reader.join()
+    assert found[True] and (not found[False] or not hasattr(ctypes.CDLL(None), "renameat2"))
+    assert tree(tmp_path) == {"best/figures": "299"}
+
+
+def test_where_folders_cannot_be_exchanged_the_old_one_is_set_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    for number in range(2):
+        with files.whole_folder(str(tmp_path / "best")) as temporary:
+            fill(temporary, figures=str(number))
+    assert tree(tmp_path) == {"best/figures": "1"}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
