@@ -38,8 +38,8 @@ def whole_file(path):
 def whole_folder(path):
     """Yields a temporary folder beside `path`; it takes the place of `path` when the block ends well.
 
-    Where Linux can exchange two folders, who reads always finds one of them. Elsewhere the old one is set aside first: a
-    process killed between the two renames leaves `<path>.old`, which `recover_folder` puts back.
+    Where Linux can exchange two folders, who reads always finds one of them. Elsewhere the old one is set aside first:
+    a process killed between the two renames leaves `<path>.old`, which `recover_folder` puts back.
     """
     path = os.path.normpath(path)  # a slash at the end would put the temporary folder inside
     temporary, old = path + ".tmp", path + ".old"
