@@ -71,7 +71,7 @@ def test_a_tally_goes_on_and_makes_again_what_failed(tmp_path, capsys):
     def fail():
         raise processes.Failed("it did not end")
 
-    path, made = str(tmp_path / "tally.json"), []
+    path, made = str(tmp_path / "tally-2.15.1.json"), []
     driver.Tally(path).do("damage", 0, fail)
     def succeed():
         made.append(len(made))
@@ -80,7 +80,7 @@ def test_a_tally_goes_on_and_makes_again_what_failed(tmp_path, capsys):
     for number in (0, 1, 0, 1):
         driver.Tally(path).do("damage", number, succeed)
     assert made == [0, 1]
-    assert driver.Tally(path).table().splitlines()[2:] == ["| damage | 2 | 4 files damaged | 0 |"]
+    assert driver.table_of(str(tmp_path)).splitlines()[2:] == ["| damage | 2.15.1 | 2 | 4 files damaged | 0 |"]
     assert capsys.readouterr().out.startswith("damage 0: it did not end\ndamage 0: as it must be, 0 s\n")
 
 

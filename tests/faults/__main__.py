@@ -11,7 +11,9 @@ exit code is 1 when a trial failed. A full disk is played on a tmpfs, which need
 
 import collections
 import functools
+import glob
 import os
+import re
 import sys
 import time
 
@@ -56,8 +58,7 @@ def cases():
     for name in ON_DISK:
         found["disk_" + name] = Case(disk.trial, name, "full disks")
     found["damage"] = Case(damage.trial, "", "files damaged")
-    if not runtime.tf.__version__.startswith("1."):  # where a worker that waits for another can be ended
-        found["cluster"] = Case(cluster.trial, "", "workers killed")
+    found["cluster"] = Case(cluster.trial, "", "workers killed")
     found["cluster_waits"] = Case(cluster.waiting, "", "workers waited for")
     return found
 
@@ -83,7 +84,7 @@ def main():
         most = cases()[name].most or values.trials if name in cases() else 1
         for number in range(min(most, values.trials)):
             tally.do(name, number, functools.partial(_trial, world, name, number, values))
-    table = tally.table()
+    table = table_of(values.output_dir)
     print(table)
     if values.write:
         write(table)
@@ -140,15 +141,19 @@ class Tally:
         print("%s %d: %s" % (name, number, failed or "as it must be, %s" % hooks.duration(time.time() - began)),
               flush=True)
 
-    def table(self):
-        """Markdown."""
-        lines = ["| fault | trials | what happened | failed |", "|---|---|---|---|"]
-        for name in everything():
-            trials = list(self.found.get(name, {}).values())
+
+def table_of(output_dir):
+    """Markdown of every tally in a folder: each is of one TensorFlow."""
+    lines = ["| fault | TensorFlow | trials | what happened | failed |", "|---|---|---|---|---|"]
+    tallies = {re.search(r"tally-(.*)\.json$", path).group(1): Tally(path).found
+               for path in sorted(glob.glob(os.path.join(output_dir, "tally-*.json")))}
+    for name in [name for name in everything() if any(name in found for found in tallies.values())]:
+        for version, found in tallies.items():
+            trials = list(found.get(name, {}).values())
             if trials:
-                lines.append("| %s | %d | %s | %d |" % (
-                    name, len(trials), _told(trials), sum(bool(found["failed"]) for found in trials)))
-        return "\n".join(lines) + "\n"
+                lines.append("| %s | %s | %d | %s | %d |" % (
+                    name, version, len(trials), _told(trials), sum(bool(trial["failed"]) for trial in trials)))
+    return "\n".join(lines) + "\n"
 
 
 def _told(trials):
