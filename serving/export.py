@@ -19,8 +19,10 @@ up. A model that was trained on words of jieba (--tokenizer=words) takes ids alo
 """
 
 import dataclasses
+import glob
 import json
 import os
+import shutil
 import tempfile
 
 import tensorflow.compat.v1 as tf
@@ -40,6 +42,7 @@ from tasks.encoders import build_encoder
 from tasks.graph_features import GraphFeaturizer
 from tasks.model_fn import prediction_spec
 from training import files
+from training import lock
 from training import native
 from training import runtime
 
@@ -47,6 +50,7 @@ ASSETS = "assets.extra"
 SAVED_MODEL = "saved_model.pb"
 ORIGIN = "origin.json"
 NUM_TOKENS = "num_tokens"
+UNFINISHED = "unfinished-"  # how the name of an export begins that is being written
 FORMAT = 3  # of what an export holds; one of another format is made anew
 
 # The Estimator makes one of each input and each output, and names it so; these are kept, and called so.
@@ -153,7 +157,7 @@ def export(config, task, checkpoint, export_dir, assets, settings, vocab_file, a
     # A server has no op of ours.
     os.makedirs(export_dir, exist_ok=True)
     with native.using(False), lstm.using("block"), runs.restoring(checkpoint), tempfile.TemporaryDirectory(
-            prefix="unfinished-", dir=export_dir) as folder:
+            prefix=UNFINISHED, dir=export_dir) as folder:
         extra = {name: os.path.join(folder, name) for name in assets}
         for name, text in assets.items():
             files.write_text(extra[name], text)
@@ -205,15 +209,19 @@ def export_best(values, model, data):
     if thresholds:
         assets[THRESHOLDS] = files.to_json(thresholds)
     export_dir = values.export_dir or os.path.join(values.output_dir, "export")
-    made = newest(export_dir)
-    if made and _assets(made, assets) == assets:
-        print("%s: exported already; nothing to do" % made, flush=True)
-    else:
-        def add(folder):
-            if others:
-                variants.write(folder, values.export_formats, *others, assets)
-            card.write(folder, card.describe(values, model, task, checkpoint, data, folder, thresholds))
 
+    def add(folder):
+        if others:
+            variants.write(folder, values.export_formats, *others, assets)
+        card.write(folder, card.describe(values, model, task, checkpoint, data, folder, thresholds))
+
+    with lock.held(export_dir, "export_dir"):
+        for left in glob.glob(os.path.join(glob.escape(export_dir), UNFINISHED + "*")):  # by a process that was killed
+            shutil.rmtree(left)
+        made = newest(export_dir)
+        if made and _assets(made, assets) == assets:
+            print("%s: exported already; nothing to do" % made, flush=True)
+            return
         made = export(model.config, task, checkpoint, export_dir, assets, data.text, vocab_file, add)
         print("%s: exported" % made, flush=True)
 

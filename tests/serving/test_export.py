@@ -237,6 +237,14 @@ def test_the_same_model_is_not_exported_again(several_classifier, forks):
     assert os.listdir(os.path.join(several_classifier.folder, "export")) == before
 
 
+def test_what_a_killed_export_left_is_gone_after_the_next(several_classifier, forks):
+    exports = os.path.join(several_classifier.folder, "export")
+    before = sorted(os.listdir(exports))
+    os.mkdir(os.path.join(exports, "unfinished-ee3s9fab"))
+    assert forks.run("run_classifier.py", "--output_dir=" + several_classifier.folder, "--do_export").code == 0
+    assert sorted(os.listdir(exports)) == before
+
+
 def test_another_checkpoint_is_exported_anew_and_is_then_the_newest(several_classifier, forks, tmp_path):
     exports = str(tmp_path / "export")
     command = ("run_classifier.py", "--do_export", "--export_dir=" + exports,

@@ -72,7 +72,8 @@ def test_tflite_answers_as_the_graph_for_texts_of_any_length_one_after_the_other
             np.testing.assert_allclose(model.get_tensor(found["index"]), expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind, tolerance", [("float32", 1e-5), ("int8", 5e-2)])
+# Seen: 0.033, and 0.055 on a CPU without VNNI, whose sums of int8 products saturate.
+@pytest.mark.parametrize("kind, tolerance", [("float32", 1e-5), ("int8", 8e-2)])
 @pytest.mark.parametrize("merge, pooling", SHAPES)
 def test_onnx_answers_as_the_graph_for_each_text_of_a_padded_batch(merge, pooling, kind, tolerance, tmp_path):
     import onnxruntime
