@@ -9,9 +9,9 @@ import tensorflow.compat.v1 as tf
 
 SAME_WEIGHTS = 1e-5
 SAME_FIGURES = 1e-4
-# Times, and what only people look at.
+# Times, places, and what only people look at.
 IGNORED_FILES = re.compile(r"(^|/)(events\.out\..*|command\.txt|checkpoint|.*\.(png|html|md|pb|lock))$")
-IGNORED_KEYS = {"seconds", "milliseconds", "memory", "created", "command", "commands", "ms", "latency"}
+IGNORED_KEYS = {"folder", "seconds", "milliseconds", "memory", "created", "command", "commands", "ms", "latency"}
 CHECKPOINT = re.compile(r"\.(index|data-\d+-of-\d+)$")
 TIME_OF_EXPORT = re.compile(r"/\d{10}/")
 
