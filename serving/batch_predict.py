@@ -65,6 +65,7 @@ def main():
                         os.path.abspath(values.output_dir))
     inputs = [os.path.abspath(name) for name in files.matching_files(values.input_file, "input_file")]
     begin(inputs, settings)
+    files.sweep(settings.output_dir)
     waiting = [name for name in inputs if not _is_done(name, settings)]
     if len(waiting) < len(inputs):
         print("%d of %d files are there already" % (len(inputs) - len(waiting), len(inputs)), flush=True)

@@ -34,6 +34,17 @@ def whole_file(path):
             os.remove(temporary)
 
 
+def sweep(folder):
+    """Removes what `whole_file` of killed processes has left in a folder that nobody else writes to now."""
+    remove_all(os.path.join(glob.escape(folder), "*.tmp-[0-9]*"))
+
+
+def remove_all(*patterns):
+    """Removes the files and folders that match."""
+    for path in [path for pattern in patterns for path in glob.glob(pattern)]:
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
 @contextlib.contextmanager
 def whole_folder(path):
     """Yields a temporary folder beside `path`; it takes the place of `path` when the block ends well.

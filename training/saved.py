@@ -3,10 +3,10 @@
 import glob
 import os
 import re
-import shutil
 
 import tensorflow.compat.v1 as tf
 
+from training import files
 from training import interruption
 from training import run_folder
 from training.command import UserError
@@ -165,15 +165,10 @@ def repair(folder):
 
 def remove(checkpoint):
     """Removes a checkpoint, and what a killed or failed save of it has left."""
-    _remove_all(glob.escape(checkpoint) + ".*", glob.escape(checkpoint) + "_temp*")
+    files.remove_all(glob.escape(checkpoint) + ".*", glob.escape(checkpoint) + "_temp*")
 
 
 def sweep(folder):
     """Removes what killed processes have left half written in a run folder; its lock is held."""
-    for pattern in (NAME + "-*_temp*", "*.tmp*"):  # the second: files.whole_file, and TensorFlow
-        _remove_all(os.path.join(glob.escape(folder), pattern))
-
-
-def _remove_all(*patterns):
-    for path in [path for pattern in patterns for path in glob.glob(pattern)]:
-        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    files.sweep(folder)
+    files.remove_all(*(os.path.join(glob.escape(folder), name) for name in (NAME + "-*_temp*", STATE + ".tmp*")))

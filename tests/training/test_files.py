@@ -56,6 +56,12 @@ def test_a_process_that_is_killed_leaves_the_old_file(tmp_path):
     assert (tmp_path / "kept").read_text() == "old"
 
 
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
+    fill(tmp_path, **{"a.txt": "1", "a.txt.tmp-123": "half", "b.tmp.txt": "2", "c.tmp-x": "3"})
+    files.sweep(str(tmp_path))
+    assert tree(tmp_path) == {"a.txt": "1", "b.tmp.txt": "2", "c.tmp-x": "3"}
+
+
 def test_nothing_is_written_through_a_link_in_a_folder_of_many(tmp_path):
     # Its name can be known before; the folder of a shared machine lets anybody put a link there.
     fill(tmp_path, theirs="old")
