@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,18 @@ def run(*command, stdin=b"", **more):
     process = start(*command, **more)
     out, err = process.communicate(stdin, timeout=TIME_LIMIT)
     return Result(process.returncode, out.decode("utf-8"), err.decode("utf-8"))
+
+
+def cluster(workers=2):
+    """The environment of each worker of a cluster on this machine: a list of dicts with TF_CONFIG."""
+    sockets = [socket.socket() for _ in range(workers)]
+    for opened in sockets:
+        opened.bind(("localhost", 0))
+    addresses = ["localhost:%d" % opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return [{"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})}
+            for index in range(workers)]
 
 
 def contents(folder):

@@ -3,7 +3,6 @@ import glob
 import json
 import os
 import shutil
-import socket
 import time
 
 import numpy as np
@@ -222,22 +221,8 @@ def test_an_update_cut_in_two_gives_the_weights_of_one_in_one_piece(flag, withou
     assert cut.errors == [""]
 
 
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def test_two_machines_give_the_weights_of_one(without_dropout, in_one_piece):
-    addresses = ["127.0.0.1:%d" % port for port in free_ports(2)]
-    workers = [{"TF_CONFIG": json.dumps(
-        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})}
-               for index in range(2)]
-    both = without_dropout(workers=workers)
+    both = without_dropout(workers=commands.cluster())
     assert largest_difference(both.weights, in_one_piece.weights) < 1e-5
 
 

@@ -1,12 +1,12 @@
 """Two workers of a cluster: one is killed, the job is started again, and ends as if it had not been."""
 
-import json
 import os
 import random
 import shutil
-import socket
 import time
 
+from tests import commands
+from tests.faults import compare
 from tests.faults import kill
 from tests.faults import processes
 from tests.faults import world as worlds
@@ -37,7 +37,7 @@ def trial(world, _, number):
     for worker in workers:  # whoever runs the job ends the rest of it
         worker.kill(group=True)
     _end(_start(world, folder))
-    found = kill.compare.difference(unbroken, folder)
+    found = compare.difference(unbroken, folder)
     if found:
         raise processes.Failed(found)
     return 1
@@ -60,11 +60,9 @@ def waiting(world, _, number):
 
 def _start(world, folder, alone=None):
     """The two workers, or one of them."""
-    ports = _free_ports()
     command = worlds.JOBS[JOB].command(world, folder) + [STEPS]
-    return [processes.Running(command, "%s.%d.log" % (folder, index), TF_CONFIG=json.dumps({
-        "cluster": {"worker": ["localhost:%d" % port for port in ports]}, "task": {"type": "worker", "index": index}}))
-        for index in range(2) if alone in (None, index)]
+    return [processes.Running(command, "%s.%d.log" % (folder, index), **environment)
+            for index, environment in enumerate(commands.cluster()) if alone in (None, index)]
 
 
 def _end(workers):
@@ -72,13 +70,3 @@ def _end(workers):
         code = worker.end()
         if code:
             raise processes.Failed("code %d: %s" % (code, worker.last_line()))
-
-
-def _free_ports():
-    sockets = [socket.socket() for _ in range(2)]
-    for opened in sockets:
-        opened.bind(("localhost", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports

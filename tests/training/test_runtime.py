@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -210,34 +209,21 @@ def figures_of(folder, records_file):
     return losses.values, saved.steps
 
 
-def start_worker(index, ports, folder, records_file):
+def start_worker(environment, folder, records_file):
     """A process that trains as worker `index` and prints its `figures_of` in its last line."""
-    config = {"cluster": {"worker": ["localhost:%d" % port for port in ports]},
-              "task": {"type": "worker", "index": index}}
     script = ("import json, sys; from tests.training.test_runtime import figures_of; "
               "print(json.dumps(figures_of(*sys.argv[1:])))")
     return subprocess.Popen(
         [sys.executable, "-c", script, folder, records_file], cwd=CHECKOUT, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, universal_newlines=True,
-        env=dict(os.environ, TF_CONFIG=json.dumps(config), CUDA_VISIBLE_DEVICES="", no_proxy="*"))
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("localhost", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+        env=dict(os.environ, **environment, CUDA_VISIBLE_DEVICES="", no_proxy="*"))
 
 
 @graphs.ON_TENSORFLOW_2
 def test_two_workers_have_the_loss_and_weights_of_one_process(tmp_path, tf_config):
     records_file = graphs.ragged_records(str(tmp_path / "texts.tfrecord"))
     expected, expected_saves = figures_of(str(tmp_path / "one"), records_file)
-    ports = free_ports(2)
-    workers = [start_worker(index, ports, str(tmp_path / "two"), records_file) for index in range(2)]
+    workers = [start_worker(environment, str(tmp_path / "two"), records_file) for environment in commands.cluster()]
     try:
         ended = [worker.communicate(timeout=commands.TIME_LIMIT) for worker in workers]
     finally:
