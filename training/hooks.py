@@ -71,7 +71,7 @@ class ProgressHook(tf.estimator.SessionRunHook):
         self._scalars = found["scalars"]
         self._parts += 1
         updates, part = divmod(self._parts, self._num_parts)
-        self._loss += float(next(iter(found["terms"].values())))
+        self._loss += float(found["terms"]["loss"])
         if part == 0:
             self._spikes.add(self._loss)
             self._loss = 0.0

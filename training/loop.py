@@ -122,8 +122,9 @@ def train(stages, config, selection, hooks=()):
     """
     if cluster.is_chief():
         saved.sweep(config.model_dir)
-        if saved.last(config.model_dir):
-            saved.verify(saved.last(config.model_dir))
+        last = saved.last(config.model_dir)
+        if last:
+            saved.verify(last)
     ended = run_folder.ended_stages(config.model_dir)
     first_step = ended[-1]["step"] if ended else 0
     for stage in stages[len(ended):]:

@@ -1,5 +1,6 @@
 """The checkpoints of a run: when one is written, which is the last, whether it is whole."""
 
+import functools
 import glob
 import os
 import re
@@ -119,14 +120,21 @@ def verify(checkpoint):
     Raises:
       UserError: it is damaged; others that stand beside it are named.
     """
-    damage = _damage(checkpoint)
+    damage = _damage(checkpoint, _stamp(checkpoint))
     if damage:
         folder = os.path.dirname(checkpoint)
         others = [step for step in steps_of(folder) if prefix_of(folder, step) != checkpoint]
         raise UserError("%s: damaged: %s; %s" % (checkpoint, damage, _advice(folder, others)))
 
 
-def _damage(checkpoint):
+def _stamp(checkpoint):
+    """Changes when a file of a checkpoint does."""
+    return tuple((path, os.stat(path).st_mtime_ns, os.stat(path).st_size)
+                 for path in sorted(glob.glob(glob.escape(checkpoint) + ".*")))
+
+
+@functools.lru_cache(maxsize=64)  # a command finds the same model several times, and it may be large
+def _damage(checkpoint, _stamp):
     """What is wrong with a checkpoint, in words; None when nothing is."""
     try:
         reader = tf.train.load_checkpoint(checkpoint)
@@ -151,7 +159,7 @@ def repair(folder):
       (steps of those removed, step of the last whole one or None)
     """
     steps = steps_of(folder)
-    damaged = [step for step in steps if _damage(prefix_of(folder, step))]
+    damaged = [step for step in steps if _damage(prefix_of(folder, step), _stamp(prefix_of(folder, step)))]
     for step in damaged:
         remove(prefix_of(folder, step))
     whole = [step for step in steps if step not in damaged]

@@ -53,7 +53,7 @@ def trial(world, _, number):
     elif victim == "records":
         path = random_.choice(sorted(glob.glob(os.path.join(folder, "records", "*.tfrecord"))))
         harm(path, random_.choice(KINDS), random_)
-        processes.refuse(command, log, os.path.basename(path), "records")
+        processes.refuse(command, log, path)
     else:
         name = random_.choice(["run.json", "evaluations.json", "text.json", "config.json"])
         harm(os.path.join(folder, name), "cut", random_)
