@@ -22,7 +22,6 @@ import dataclasses
 import glob
 import json
 import os
-import shutil
 import tempfile
 
 import tensorflow.compat.v1 as tf
@@ -216,8 +215,7 @@ def export_best(values, model, data):
         card.write(folder, card.describe(values, model, task, checkpoint, data, folder, thresholds))
 
     with lock.held(export_dir, "export_dir"):
-        for left in glob.glob(os.path.join(glob.escape(export_dir), UNFINISHED + "*")):  # by a process that was killed
-            shutil.rmtree(left)
+        files.remove_all(os.path.join(glob.escape(export_dir), UNFINISHED + "*"))  # left by a process that was killed
         made = newest(export_dir)
         if made and _assets(made, assets) == assets:
             print("%s: exported already; nothing to do" % made, flush=True)
