@@ -34,6 +34,9 @@ CLASSIFICATION_FEATURES = SEQUENCE + LABELS
 MAX_POOL_UPDATES = 32  # updates whose texts are sorted by length together, at most an epoch
 MAX_SHUFFLE_BUFFER = 200000  # records
 
+# What is given to datasets here is graph code as it stands, and AutoGraph takes a second to find nothing to convert.
+_graph_code = tf.autograph.experimental.do_not_convert
+
 FIRST_RECORDS = 1000  # that many are looked at before training
 EVALUATION_SEED = 0   # of masks drawn to measure on: the same in every run, whatever its seed
 
@@ -214,12 +217,8 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
         features = trim(features)
         return beside(dict(features, record=record)) if beside else features
 
-    def input_fn(input_context=None):
-        replicas = input_context.num_replicas_in_sync if input_context else 1
-        if batch_size % (replicas * num_parts):
-            raise UserError(
-                "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts"
-                % (batch_size, replicas, num_parts))
+    @_graph_code
+    def dataset(replicas, input_context):
         updates = _updates(files, counts, read, batch_size, seed, start_step)
         parts = updates.flat_map(
             lambda update: tf.data.Dataset.from_tensor_slices(
@@ -227,6 +226,14 @@ def training_input_fn(files, names, batch_size, num_parts=1, seed=0, start_step=
         if input_context and input_context.num_input_pipelines > 1:
             parts = _parts_of_worker(parts, input_context)
         return parts.map(finish).prefetch(4)
+
+    def input_fn(input_context=None):
+        replicas = input_context.num_replicas_in_sync if input_context else 1
+        if batch_size % (replicas * num_parts):
+            raise UserError(
+                "--train_batch_size=%d: cannot be divided among %d replicas and %d accumulated parts"
+                % (batch_size, replicas, num_parts))
+        return dataset(replicas, input_context)
 
     return input_fn
 
@@ -348,6 +355,7 @@ def evaluation_input_fn(files, names, batch_size, rules=None, beside=None, first
     """
     read = _reader(files, names, rules, EVALUATION_SEED)
 
+    @_graph_code
     def input_fn():
         records = tf.data.TFRecordDataset(files).enumerate().skip(first).take(count).batch(
             MAX_POOL_UPDATES * batch_size)

@@ -1,9 +1,9 @@
 """The paper's tables on your own data: compared methods (its Table 2) and ablations (its Table 3).
 
-    python -m experiments.tables --data_dir=data --teacher_checkpoint=output/teacher_classifier \
+    python -m experiments.tables --data_dir=data --teacher_checkpoint=output/teacher_classifier \\
         --student_config_file=configs/student.json --unlabeled_file=texts.txt --seeds=1,2,3 --output_dir=build/tables
-    python -m experiments.tables --data_dir=data --folds=5 --teacher_checkpoint=output/teacher \
-        --teacher_flags='--num_train_epochs=10 --bias_correction' --student_config_file=configs/student.json \
+    python -m experiments.tables --data_dir=data --folds=5 --teacher_checkpoint=output/teacher \\
+        --teacher_flags='--num_train_epochs=10 --bias_correction' --student_config_file=configs/student.json \\
         --rows=none,logits,paper --cache_teacher --output_dir=build/tables
 
 Every row is trained by run_distill.py on the same data, for as many updates, with the same search over
