@@ -1,9 +1,12 @@
 """One chain of runs of the real commands, from a corpus to an export, that the tests of the commands share.
 
-Each fixture is a step, run when the first test asks for it, and never changed by a test.
+Each fixture is a step, run when the first test asks for it, whichever of pytest's workers that is in, and never
+changed by a test.
 """
 
 import collections
+import fcntl
+import json
 import os
 
 import pytest
@@ -26,41 +29,65 @@ def forks():
     server.close()
 
 
+def once(folder, name, make):
+    """What `make()` returns, in JSON's types; the worker that asks first makes it, the others wait for it."""
+    with open(os.path.join(folder, name + ".made"), "a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        made = stream.read()
+        if not made:
+            made = json.dumps(make())
+            stream.write(made)
+    return json.loads(made)
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """The files a user begins with."""
-    folder = str(tmp_path_factory.mktemp("world"))
+    base = tmp_path_factory.getbasetemp()  # of this worker, in that of all
+    folder = str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
     def at(name):
-        return os.path.join(folder, name)
+        return os.path.join(folder, "world", name)
 
-    vocabulary, size = tiny.write_vocabulary(at("vocab.txt"))
-    return World(
-        folder, tiny.write_corpus(at("corpus.txt")), vocabulary, tiny.write_task(at("task")),
-        tiny.write_task(at("several"), tiny.several_topics),
-        tiny.write_lines(at("unlabeled.txt"), [text for _, text in tiny.texts(60, seed=9)]),
-        tiny.write_model(at("teacher.json"), tiny.TEACHER, size),
-        tiny.write_model(at("student.json"), tiny.STUDENT, size))
+    def make():
+        vocabulary, size = tiny.write_vocabulary(at("vocab.txt"))
+        return World(
+            os.path.dirname(vocabulary), tiny.write_corpus(at("corpus.txt")), vocabulary, tiny.write_task(at("task")),
+            tiny.write_task(at("several"), tiny.several_topics),
+            tiny.write_lines(at("unlabeled.txt"), [text for _, text in tiny.texts(60, seed=9)]),
+            tiny.write_model(at("teacher.json"), tiny.TEACHER, size),
+            tiny.write_model(at("student.json"), tiny.STUDENT, size))
+
+    return World(*once(folder, "world", make))
 
 
 def step(run, world, name, *command):
     """Runs a training command in a folder of its own; it must end well."""
     folder = os.path.join(world.folder, name)
     command = command + TRAINING + ("--output_dir=" + folder,)
-    result = run(*command)
-    assert result.code == 0, result.err
-    return Step(folder, command, result)
+
+    def make():
+        result = run(*command)
+        assert result.code == 0, result.err
+        return result
+
+    return Step(folder, command, commands.Result(*once(world.folder, name, make)))
 
 
 @pytest.fixture(scope="session")
 def corpus_records(world, forks):
     """TFRecords of the corpus."""
     path = os.path.join(world.folder, "corpus.tfrecord")
-    result = forks.run("bert.create_pretraining_data", "--input_file=" + world.corpus,
-                       "--output_file=" + path, "--vocab_file=" + world.vocabulary,
-                       "--max_seq_length=%d" % tiny.MAX_LENGTH, "--dupe_factor=2", "--num_workers=1")
-    assert result.code == 0, result.err
-    return path
+
+    def make():
+        result = forks.run("bert.create_pretraining_data", "--input_file=" + world.corpus,
+                           "--output_file=" + path, "--vocab_file=" + world.vocabulary,
+                           "--max_seq_length=%d" % tiny.MAX_LENGTH, "--dupe_factor=2", "--num_workers=1")
+        assert result.code == 0, result.err
+        return path
+
+    return once(world.folder, "corpus.tfrecord", make)
 
 
 @pytest.fixture(scope="session")
