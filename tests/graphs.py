@@ -18,7 +18,7 @@ from training import runtime
 
 SHARED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "shared")
 
-# Tests that take long and are the same on both TensorFlows, so that each suite stays under ten minutes.
+# Tests that take long and are the same on both TensorFlows run on one of them, so that neither suite takes long.
 IS_REFERENCE = tf.__version__.startswith("1.")
 ON_TENSORFLOW_2 = pytest.mark.skipif(IS_REFERENCE, reason="one version is enough, TensorFlow 2")
 ON_REFERENCE = pytest.mark.skipif(not IS_REFERENCE, reason="one version is enough, TensorFlow 1.15")

@@ -22,6 +22,7 @@ def world(tmp_path_factory):
     return worlds.World(str(tmp_path_factory.mktemp("faults")))
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_corpus_job_that_is_killed_ends_with_the_same_bytes(world):
     kill.trial(world, "create_pretraining_data", 0)
 
@@ -32,7 +33,7 @@ def test_a_training_that_is_killed_or_asked_to_end_goes_on_to_the_same_end(world
     kill.signalled(world, "pretraining", 0)
 
 
-@graphs.ON_REFERENCE
+@graphs.ON_TENSORFLOW_2
 def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(world):
     try:
         assert disk.trial(world, "pretraining", 3) == 1

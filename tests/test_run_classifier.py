@@ -6,6 +6,7 @@ import pytest
 
 from bert.word_tokenization import WordTokenizer
 from serving.predictor import Predictor
+from tests import graphs
 from tests import tiny
 from tests.commands import read
 from tests.graphs import weights_in
@@ -176,6 +177,7 @@ def test_a_model_without_classes_is_refused(action, teacher, world, forks, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@graphs.ON_REFERENCE
 def test_a_model_of_words_is_trained_applied_exported_and_keeps_its_tokenizer(classify, world, forks, tmp_path):
     vocabulary = str(tmp_path / "words.txt")
     made = forks.run("tasks.word_vocabulary", "--input_file=%s/train.tsv" % world.task, "--output_file=" + vocabulary)
@@ -214,6 +216,7 @@ def best(folder):
     return weights_in(os.path.join(folder, "best", "model.ckpt"))
 
 
+@graphs.ON_REFERENCE
 def test_a_head_learns_over_a_frozen_encoder_whose_every_bit_stays(frozen_classifier, student_classifier):
     before, after = best(student_classifier.folder), best(frozen_classifier.folder)
     kept = [name for name in before if name.startswith("student/")]
@@ -239,6 +242,7 @@ def test_another_head_than_the_models_is_refused_where_nothing_is_trained(frozen
     assert "--head=attention: the model's is cnn (" in result.err and "leave --head away" in result.err
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_head_goes_on_learning_from_where_it_was_with_its_encoder(frozen_classifier, world, forks, tmp_path):
     folder = str(tmp_path / "run")
     result = forks.run("run_classifier.py", "--data_dir=" + world.task, "--output_dir=" + folder, "--do_train",
@@ -248,6 +252,7 @@ def test_a_head_goes_on_learning_from_where_it_was_with_its_encoder(frozen_class
     assert all(np.array_equal(before[name], after[name]) for name in before if name != "global_step")
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_bilstm_starts_with_word_vectors_and_needs_their_file_no_more(classify, tmp_path):
     vectors = str(tmp_path / "vectors.txt")
     random = np.random.RandomState(1)

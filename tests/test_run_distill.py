@@ -76,6 +76,7 @@ def test_unlabelled_texts_are_mixed_with_the_labelled_ones(student_classifier):
     assert "unlabeled.txt: 60 texts" in student_classifier.result.out
 
 
+@graphs.ON_TENSORFLOW_2
 def test_every_one_of_several_unlabelled_files_is_read(distil_on_task, world, tmp_path):
     other = tiny.write_lines(tmp_path / "other.txt", [text for _, text in tiny.texts(7, seed=11)])
     _, result = distil_on_task("--unlabeled_file=%s,%s" % (world.unlabeled, other))
@@ -105,6 +106,7 @@ def test_a_finished_distillation_given_again_says_so_and_changes_nothing(
         name: content for name, (content, _) in after.items()}
 
 
+@graphs.ON_REFERENCE
 def test_the_teachers_head_is_the_teachers_and_the_students_its_own(distil_on_task, frozen_classifier):
     folder, result = distil_on_task("--teacher_checkpoint=" + frozen_classifier.folder, "--layer_map=1:1,2:2")
     assert result.code == 0, result.err
@@ -134,6 +136,7 @@ MORE = ("hard_label", "logit_mse", "cosine", "token_similarity", "text_similarit
 MORE_FLAGS = ["--%s_weight=0.5" % name for name in MORE]
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_bilstm_learns_by_the_terms_of_other_methods_when_they_have_weights(distil):
     folder, result = distil(*MORE_FLAGS)
     assert result.code == 0, result.err
@@ -203,6 +206,7 @@ def test_losses_by_cached_outputs_of_the_teacher_are_those_of_live_ones(
     assert other.code == 1 and "it was made for others, or with other flags of how texts become tokens" in other.err
 
 
+@graphs.ON_REFERENCE
 def test_a_cache_of_a_corpus_needs_its_masks(forks, world, teacher, corpus_records, distil, tmp_path):
     unmasked_records = str(tmp_path / "unmasked.tfrecord")
     forks.run("bert.create_pretraining_data", "--input_file=" + world.corpus, "--output_file=" + unmasked_records,
@@ -230,6 +234,7 @@ def test_what_cannot_be_cached_is_told(flags, message, forks, world, teacher_cla
     assert result.code == 1 and message in result.err
 
 
+@graphs.ON_REFERENCE
 def test_a_run_whose_stages_have_changed_since_is_refused(distil_on_task, tmp_path):
     path = tmp_path / "mine.json"
     for terms_, code in (["labels"], 0), (["answers", "labels"], 1):
@@ -248,6 +253,7 @@ def size_of(world):
     return len(read(world.vocabulary).splitlines())
 
 
+@graphs.ON_REFERENCE
 def test_the_teachers_json_is_not_taken_for_the_students(
         world, forks, student, teacher, corpus_records, tmp_path):
     result = forks.run(
@@ -270,6 +276,7 @@ def test_a_bilstm_starts_with_the_teachers_word_table(distil, teacher):
     np.testing.assert_allclose(np.abs(ours), np.abs(left[:, :12] * values[:12]), atol=1e-5)
 
 
+@graphs.ON_REFERENCE
 def test_a_bert_starts_with_chosen_layers_of_the_teacher(distil, teacher, world, tmp_path):
     bert = tiny.write_model(tmp_path / "bert.json", tiny.TEACHER, size_of(world), num_hidden_layers=2)
     folder, result = distil("--student_config_file=" + bert, "--init_checkpoint=" + teacher.folder,
@@ -281,6 +288,7 @@ def test_a_bert_starts_with_chosen_layers_of_the_teacher(distil, teacher, world,
         assert np.array_equal(ours[name % place], theirs[name % layer])
 
 
+@graphs.ON_REFERENCE
 def test_a_bert_is_trained_from_what_was_cut_out_of_the_teacher(distil, forks, teacher, world, tmp_path):
     bert = tiny.write_model(tmp_path / "bert.json", tiny.TEACHER, size_of(world), num_hidden_layers=2, hidden_size=8,
                             num_attention_heads=1, intermediate_size=20)

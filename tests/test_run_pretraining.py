@@ -81,6 +81,7 @@ def test_what_only_gpus_can_is_refused_on_a_cpu_and_leaves_no_folder(flag, pretr
     assert not os.path.exists(folder)
 
 
+@graphs.ON_TENSORFLOW_2
 def test_profile_writes_a_chrome_trace_of_every_so_many_updates(pretrain):
     folder, result = pretrain("run", "--profile=2", "--num_train_steps=5", "--lstm_kernel=block")
     assert result.code == 0
@@ -161,6 +162,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_an_unbroken_one(
     assert json.loads(read(killed, "evaluations.json")) == json.loads(read(unbroken, "evaluations.json"))
 
 
+@graphs.ON_REFERENCE
 def test_records_without_masks_are_masked_as_the_flags_say(pretrain, unmasked, world):
     flags = ("--masked_lm_prob=0.4", "--max_predictions_per_seq=6", "--max_ngram=2")
     folder, result = pretrain(
@@ -226,6 +228,7 @@ def test_two_machines_give_the_weights_of_one(without_dropout, in_one_piece):
     assert largest_difference(both.weights, in_one_piece.weights) < 1e-5
 
 
+@graphs.ON_TENSORFLOW_2
 def test_chosen_layers_of_a_checkpoint_become_the_first_ones(teacher, corpus_records, world, forks, tmp_path):
     folder = str(tmp_path / "cut")
     # At rate 0 the weights stay those that were restored.
@@ -289,6 +292,7 @@ def test_what_is_refused_is_told_in_one_line_and_leaves_no_folder(
     assert not os.path.exists(str(tmp_path / "run"))
 
 
+@graphs.ON_REFERENCE
 def test_a_checkpoint_that_does_not_fit_holds_no_folder_to_its_settings(teacher, pretrain):
     folder, result = pretrain("run", "--init_checkpoint=" + teacher.folder)
     assert result.code == 1 and len(result.err.splitlines()) == 1 and "in the checkpoint" in result.err
@@ -336,6 +340,7 @@ def test_a_damaged_record_is_named_when_training_comes_upon_it(flag, pretrain, c
     assert "error: %s: record 239 at byte " % damaged in told and "checksum of the data is wrong" in told
 
 
+@graphs.ON_REFERENCE
 def test_a_run_does_not_go_on_from_a_damaged_checkpoint_and_does_from_the_one_before(pretrain, forks):
     flags = ("--num_train_steps=4", "--save_checkpoints_steps=2")
     folder, result = pretrain("run", *flags)

@@ -5,6 +5,7 @@ import pytest
 
 from bert import masking
 from bert.draws import Draws, keys_of
+from tests import graphs
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 VOCAB = collections.OrderedDict(
@@ -293,6 +294,7 @@ def test_no_texts_have_no_words():
 
 # ---- spans of words
 
+@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("max_ngram, expected", [(2, [2 / 3, 1 / 3]), (4, [0.4, 0.3, 0.2, 0.1])])
 def test_lengths_of_spans_have_falling_weights(max_ngram, expected):
     # So few that hardly two spans touch and that the last, which may be cut, hardly counts.

@@ -12,6 +12,7 @@ from bert import tokenization
 from bert.tokenization import BasicTokenizer
 from bert.tokenization import FullTokenizer
 from bert.tokenization import WordpieceTokenizer
+from tests import graphs
 from tests import peer
 from training.command import UserError
 
@@ -95,6 +96,7 @@ def test_every_byte_string_is_cut_into_googles_tokens(pairs, do_lower_case):
     check()
 
 
+@graphs.ON_TENSORFLOW_2
 @both_cases
 def test_every_code_point_alone_and_in_a_word_is_cut_as_by_google(pairs, do_lower_case):
     ours, googles = (tokenizer.basic_tokenizer for tokenizer in pairs[do_lower_case])

@@ -59,7 +59,8 @@ def expected_label(task, ours, batch):
 
 
 @pytest.mark.parametrize("student, teacher, task", [
-    ("bilstm", "bert", "masked_lm"), ("bilstm", "bert", "several_labels"), ("bert", "bilstm", "classification")])
+    ("bilstm", "bert", "masked_lm"), pytest.param("bilstm", "bert", "several_labels", marks=graphs.ON_REFERENCE),
+    pytest.param("bert", "bilstm", "classification", marks=graphs.ON_REFERENCE)])
 def test_each_term_is_its_formula_on_the_outputs_of_the_two_models(student, teacher, task, saved_teacher):
     given, teacher_weights = saved_teacher(teacher, task)
     serialized = batches.texts(several_labels=task == "several_labels")
@@ -166,6 +167,7 @@ def test_each_term_of_another_method_is_its_formula_on_the_outputs_of_the_two_mo
     assert found["loss"] == pytest.approx(sum(weights[name] * found[name] for name in weights), rel=1e-5)
 
 
+@graphs.ON_REFERENCE
 def test_patience_needs_no_projection_where_the_widths_are_equal(saved_teacher):
     teacher, teacher_weights = saved_teacher("bert", "classification")
     student = batches.bert(layers=2)
@@ -176,6 +178,7 @@ def test_patience_needs_no_projection_where_the_widths_are_equal(saved_teacher):
     assert found["patience_2"] == pytest.approx(np.mean((units(ours) - units(theirs)) ** 2), rel=1e-4)
 
 
+@graphs.ON_REFERENCE
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_its_states_and_attention(tmp_path):
     task, config = batches.TASKS["classification"], batches.bert(layers=3)
     checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", config, task, scale=0.6)

@@ -133,6 +133,7 @@ def test_a_draw_just_below_1_is_the_last_of_the_top_k():
     assert drawn.tolist() == [8]
 
 
+@graphs.ON_REFERENCE
 def test_characters_are_drawn_from_the_top_k_of_the_model_itself(checkpoint, predictor):
     """Against logits of the plain graph, text by text, sorted and summed by NumPy."""
     random = np.random.RandomState(1)

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from experiments import demo
+from tests import graphs
 
 TINY = demo.Recipe(
     vocab_size=200,
@@ -45,6 +46,7 @@ def demo_run(tmp_path_factory):
     return folder, results, times
 
 
+@graphs.ON_REFERENCE
 def test_the_demo_measures_all_four_models(demo_run):
     _, results, _ = demo_run
     assert [model["name"] for model in results["models"]] == [

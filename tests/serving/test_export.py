@@ -12,6 +12,7 @@ from bert import records
 from serving import export
 from serving import warm_up
 from serving.predictor import Predictor
+from tests import graphs
 from tests import tiny
 from tests.commands import CHECKOUT
 from tests.commands import read
@@ -245,6 +246,7 @@ def test_what_a_killed_export_left_is_gone_after_the_next(several_classifier, fo
     assert sorted(os.listdir(exports)) == before
 
 
+@graphs.ON_TENSORFLOW_2
 def test_another_checkpoint_is_exported_anew_and_is_then_the_newest(several_classifier, forks, tmp_path):
     exports = str(tmp_path / "export")
     command = ("run_classifier.py", "--do_export", "--export_dir=" + exports,

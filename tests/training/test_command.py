@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests import graphs
 from tests import test_imports
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -116,6 +117,7 @@ COMMANDS = sorted(name for name, tree in test_imports.modules().items() if any(
     for node in ast.walk(tree)))
 
 
+@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_does_not_wait_for_what_takes_seconds_to_import(name):
     module = [name + ".py"] if os.path.exists(os.path.join(CHECKOUT, name + ".py")) else ["-m", name]
