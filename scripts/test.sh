@@ -6,5 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 PATH=$(cd "${VENV:-.venv}/bin" && pwd):$PATH
 ruff check --quiet --output-format=concise .
-# By files, whose tests share what is made once.
-python -m pytest --numprocesses=2 --dist=loadfile "$@"
+# In the order of files, whose tests share what is made once; a worker that has no more takes from the other.
+python -m pytest --numprocesses=2 --dist=worksteal "$@"

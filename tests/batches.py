@@ -118,9 +118,8 @@ def save_model(path, config, task, scale=0.4, slots=(), with_step=True, only=Non
         if with_step:
             kept.append(tf.train.get_or_create_global_step())
         session.run(tf.global_variables_initializer())
-        for variable in kept:
-            if variable.op.name in weights:
-                variable.load(weights[variable.op.name], session)
+        graphs.assign(session, [variable for variable in kept if variable.op.name in weights],
+                      lambda name, _: weights[name])
         tf.train.Saver(kept).save(session, str(path), write_state=False, write_meta_graph=False)
     return str(path), weights
 

@@ -36,14 +36,21 @@ def run(build, seed=1, weights=None):
       weights: function of (name, shape) -> array; None: variables keep their initial values.
     """
     two_devices = tf.ConfigProto(device_count={"CPU": 2})
+    # What is built here is small: optimizing it takes longer than running it as it is.
+    two_devices.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf.Graph().as_default(), tf.Session(config=two_devices) as session:
         tf.set_random_seed(seed)
         fetches = build()
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         if weights:
-            for variable in tf.trainable_variables():
-                variable.load(weights(variable.op.name, variable.shape.as_list()), session)
+            assign(session, tf.trainable_variables(), weights)
         return session.run(fetches)
+
+
+def assign(session, variables, weights):
+    """Gives variables the values of weights(name, shape); at once, for a session prepares each call anew."""
+    session.run([variable.initializer for variable in variables], {
+        variable.initializer.inputs[1]: weights(variable.op.name, variable.shape.as_list()) for variable in variables})
 
 
 def named_weights(scale):

@@ -350,7 +350,7 @@ def test_test_sh_lints_and_gives_its_arguments_to_pytest(machine):
     machine.log()
     assert machine.run("scripts/test.sh", "tests/student", "-k", "padding  or mask").returncode == 0
     assert machine.log() == ["ruff check --quiet --output-format=concise .",
-                             "3.7 -m pytest --numprocesses=2 --dist=loadfile tests/student -k padding  or mask"]
+                             "3.7 -m pytest --numprocesses=2 --dist=worksteal tests/student -k padding  or mask"]
 
 
 def test_a_lint_error_ends_test_sh_before_any_test(machine):

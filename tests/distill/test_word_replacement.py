@@ -46,9 +46,8 @@ def checkpoint(tmp_path_factory):
             "input_ids", "input_mask", "segment_ids", "masked_lm_positions", "masked_lm_weights")})
         session.run(tf.global_variables_initializer())
         draw = graphs.named_weights(1.0)
-        for variable in tf.trainable_variables():
-            name = variable.op.name
-            variable.load(draw(name, variable.shape.as_list()) * (not name.endswith(("beta", "bias"))), session)
+        graphs.assign(session, tf.trainable_variables(),
+                      lambda name, shape: draw(name, shape) * (not name.endswith(("beta", "bias"))))
         tf.train.Saver().save(session, prefix, write_meta_graph=False)
     return prefix
 

@@ -42,8 +42,7 @@ def model_of(folder, merge, pooling, independent=False):
         answer = tf.sigmoid(logits) if independent else tf.nn.softmax(logits)
         session = tf.Session()
         session.run(tf.global_variables_initializer())
-        for variable in tf.trainable_variables():
-            variable.load(graphs.named_weights(0.5)(variable.op.name, variable.shape.as_list()), session)
+        graphs.assign(session, tf.trainable_variables(), graphs.named_weights(0.5))
         prefix = tf.train.Saver().save(session, str(folder / "model.ckpt"))
     found = recurrents.read(config, Task("pooled", independent), prefix, "--export_formats=x")
     return found, lambda row: session.run([answer, pooled], {ids: [row]})
