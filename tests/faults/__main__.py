@@ -6,12 +6,14 @@
 
 Each trial is drawn from its number, so it can be repeated. A tally is kept in --output_dir: what is done is not done
 again, and a driver that was stopped goes on. Ends with a table, which --write puts into docs/reliability.md too; the
-exit code is 1 when a trial failed. A full disk is played on a tmpfs, which needs root.
+exit code is 1 when a trial failed. A full disk is played on a tmpfs, which needs root; guided_* needs atheris
+(`pip install atheris`).
 """
 
 import collections
 import functools
 import glob
+import importlib.util
 import os
 import re
 import sys
@@ -93,8 +95,9 @@ def main():
 
 def everything():
     """The names of all faults."""
+    guided = fuzz.READERS if importlib.util.find_spec("atheris") else ()
     return [*cases(), *("fuzz_" + name for name in [*fuzz.READERS, "batch_predict"]),
-            "soak_distillation", "soak_prediction"]
+            *("guided_" + name for name in guided), "soak_distillation", "soak_prediction"]
 
 
 def _trial(world, name, number, values):
@@ -106,6 +109,8 @@ def _trial(world, name, number, values):
     if kind == "soak":
         size, slope = soak.run(world, what, values.soak_minutes)
         return {"minutes": values.soak_minutes, "megabytes": size, "an_hour": slope}
+    if kind == "guided":
+        return {"count": fuzz.guided(world, what, int(100000 * values.cases)), "unit": "cases"}
     if what == "batch_predict":
         found = fuzz.batch_predict(world, number, int(100000 * values.cases))
     else:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import time
@@ -68,7 +69,9 @@ class Tokenizer:
         self._encoders = [encoding.Encoder(each) for each in self._tokenizers]
 
     def __call__(self, random_):
-        drawn, which = text(random_), random_.randrange(2)
+        self.check(text(random_), random_.randrange(2))
+
+    def check(self, drawn, which):
         tokenizer = self._tokenizers[which]
         ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(drawn))
         fast, _ = self._encoders[which].encode([drawn])
@@ -85,9 +88,12 @@ class _OfFile:
         self._path = os.path.join("/dev/shm" if os.path.isdir("/dev/shm") else world.folder, "fuzz-%d" % os.getpid())
 
     def __call__(self, random_):
+        self.check(rubbish(random_, self.good))
+
+    def check(self, content):
         path = self._path + self.end
         with open(path, "wb") as stream:
-            stream.write(rubbish(random_, self.good))
+            stream.write(content)
         try:
             self.read(path)
         except UserError:
@@ -194,6 +200,22 @@ def batch_predict(world, number, cases=100000):
 
 def _lines(path):
     return files.read_bytes(path).count(b"\n") if os.path.exists(path) else 0
+
+
+def guided(world, name, cases=100000):
+    """Feeds a reader what `tests.faults.guided` breeds, in a process of its own; returns how many cases.
+
+    Raises:
+      Failed: what was found.
+    """
+    log = world.at("guided_%s.log" % name)
+    running = processes.Running(["tests.faults.guided", name, world.folder, "-runs=%d" % cases], log)
+    code = running.end()
+    done = re.search(r"^Done (\d+) runs", running.said(), re.M)
+    if code or not done:
+        error = re.search(r"^ === Uncaught Python exception: ===\n.*$|^==\d+== ERROR: .*$", running.said(), re.M)
+        raise processes.Failed("%s; see %s" % (error.group(0) if error else running.last_line(), log))
+    return int(done.group(1))
 
 
 def run(world, name, number, cases=None):
