@@ -8,6 +8,7 @@ import pytest
 from experiments import demo
 from tests import graphs
 
+pytestmark = graphs.ON_REFERENCE
 TINY = demo.Recipe(
     vocab_size=200,
     max_seq_length=16,
@@ -46,7 +47,6 @@ def demo_run(tmp_path_factory):
     return folder, results, times
 
 
-@graphs.ON_REFERENCE
 def test_the_demo_measures_all_four_models(demo_run):
     _, results, _ = demo_run
     assert [model["name"] for model in results["models"]] == [
