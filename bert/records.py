@@ -34,7 +34,8 @@ CLASSIFICATION_FEATURES = SEQUENCE + LABELS
 MAX_POOL_UPDATES = 32  # updates whose texts are sorted by length together, at most an epoch
 MAX_SHUFFLE_BUFFER = 200000  # records
 
-# What is given to datasets here is graph code as it stands, and AutoGraph takes a second to find nothing to convert.
+# What is given to datasets here is graph code as it stands, and AutoGraph takes long to find nothing to convert. It
+# hides a function's arguments, among which the Estimator looks for `input_context`.
 _graph_code = tf.autograph.experimental.do_not_convert
 
 FIRST_RECORDS = 1000  # that many are looked at before training

@@ -7,7 +7,6 @@ import tensorflow.compat.v1 as tf
 from bert import create_pretraining_data as creation
 from bert.instances import Settings
 from tests import commands
-from tests import graphs
 from tests.bert.creation import SETTINGS
 from training.command import UserError
 
@@ -38,7 +37,6 @@ def records(*paths):
     return collections.Counter(record for path in paths for record in tf.io.tf_record_iterator(str(path)))
 
 
-@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("changes", [
     {}, {"samples": "packed", "dedup": "exact", "pad": False},
     {"do_whole_word_mask": True, "max_ngram": 3}, {"masking": "dynamic", "document_per_line": True}],

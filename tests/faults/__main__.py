@@ -110,9 +110,9 @@ def _trial(world, name, number, values):
         size, slope = soak.run(world, what, values.soak_minutes)
         return {"minutes": values.soak_minutes, "megabytes": size, "an_hour": slope}
     if kind == "guided":
-        return {"count": fuzz.guided(world, what, int(100000 * values.cases)), "unit": "cases"}
+        return {"count": fuzz.guided(world, what, int(fuzz.CASES * values.cases)), "unit": "cases"}
     if what == "batch_predict":
-        found = fuzz.batch_predict(world, number, int(100000 * values.cases))
+        found = fuzz.batch_predict(world, number, int(fuzz.CASES * values.cases))
     else:
         found = fuzz.run(world, what, number, int(fuzz.READERS[what].cases * values.cases))
     return dict(zip(("cases", "slowest", "grown"), found))

@@ -21,6 +21,7 @@ from training.command import UserError
 
 LONGEST = 2.0          # seconds for a case of at most LARGEST bytes
 LARGEST = 4000
+CASES = 100000         # of every reader but the tokenizer
 MOST_MEMORY = 200      # megabytes, by which a process may grow
 POOLS = (
     "abcXYZ019 .,;:!?-_/\\'\"", "中文化学品危险氢氧化钠的是，。！？、（）", "\t\n\r\x00\x01\x1f\x7f\x85\xa0\xad",
@@ -82,7 +83,7 @@ class Tokenizer:
 class _OfFile:
     """A reader of a file; subclasses have `end` (of its name), `good` (bytes of one) and `read(path)`."""
 
-    cases = 100000
+    cases = CASES
 
     def __init__(self, world):
         self._path = os.path.join("/dev/shm" if os.path.isdir("/dev/shm") else world.folder, "fuzz-%d" % os.getpid())
@@ -164,7 +165,7 @@ READERS = {
     "job_jsonl": _of_job(".jsonl", JSONL)}
 
 
-def batch_predict(world, number, cases=100000):
+def batch_predict(world, number, cases):
     """Rows of rubbish as files of a batch job: each comes out predicted, or to the side with a reason.
 
     Returns:
@@ -202,7 +203,7 @@ def _lines(path):
     return files.read_bytes(path).count(b"\n") if os.path.exists(path) else 0
 
 
-def guided(world, name, cases=100000):
+def guided(world, name, cases):
     """Feeds a reader what `tests.faults.guided` breeds, in a process of its own; returns how many cases.
 
     Raises:
