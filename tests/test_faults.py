@@ -86,6 +86,22 @@ def test_a_tally_goes_on_and_makes_again_what_failed(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("damage 0: it did not end\ndamage 0: as it must be, 0 s\n")
 
 
+def test_trials_are_made_until_the_fault_has_happened_often_enough(tmp_path):
+    tally = driver.Tally(str(tmp_path / "tally-2.15.1.json"))
+
+    def fail():
+        raise processes.Failed("it did not end")
+
+    assert tally.lacks("kill_export", 0, enough=3)
+    tally.do("kill_export", 0, lambda: {"count": 0, "unit": "kills"})  # it had ended before
+    tally.do("kill_export", 1, fail)
+    tally.do("kill_export", 2, lambda: {"count": 2, "unit": "kills"})
+    assert tally.lacks("kill_export", 3, enough=3)
+    tally.do("kill_export", 3, lambda: {"count": 1, "unit": "kills"})
+    assert not tally.lacks("kill_export", 4, enough=3)
+    assert tally.lacks("kill_export", 1, enough=3)  # which failed
+
+
 @pytest.mark.parametrize("kind", damage.KINDS)
 def test_harm_changes_a_file(kind, tmp_path):
     path = tmp_path / "x"

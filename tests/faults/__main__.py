@@ -4,10 +4,11 @@
     python -m tests.faults --trials=3 --only=kill,damage    some kinds of fault
     python -m tests.faults --trials=20 --only=kill_tables   one
 
-Each trial is drawn from its number, so it can be repeated. A tally is kept in --output_dir: what is done is not done
-again, and a driver that was stopped goes on. Ends with a table, which --write puts into docs/reliability.md too; the
-exit code is 1 when a trial failed. A full disk is played on a tmpfs, which needs root; guided_* needs atheris
-(`pip install atheris`).
+A trial may kill a job several times, or find it ended: there are so many that each fault has happened --trials times,
+but not more than twice as many. Each is drawn from its number, so it can be repeated. A tally is kept in --output_dir:
+what is done is not done again, and a driver that was stopped goes on. Ends with a table, which --write puts into
+docs/reliability.md too; the exit code is 1 when a trial failed. A full disk is played on a tmpfs, which needs root;
+guided_* needs atheris (`pip install atheris`).
 """
 
 import collections
@@ -45,8 +46,8 @@ ON_DISK = ("create_pretraining_data", "pretraining", "classifier", "distill_join
            "batch_predict")
 
 # run: function of (world, job, number of the trial) -> a count of what happened; job: its name, or ""; unit: of the
-# count; most: trials that are enough, 0 for as many as are asked for.
-Case = collections.namedtuple("Case", "run job unit most", defaults=(0,))
+# count; enough: how often it must have happened, 0 for as often as is asked for.
+Case = collections.namedtuple("Case", "run job unit enough", defaults=(0,))
 
 
 def cases():
@@ -66,7 +67,7 @@ def cases():
 
 
 def define_flags():
-    flags.DEFINE_integer("trials", 20, "Of each fault.", lower_bound=1)
+    flags.DEFINE_integer("trials", 20, "How often each fault must have happened.", lower_bound=1)
     flags.DEFINE_list("only", [], "Names of faults, or how they begin. Default: all.")
     flags.DEFINE_float("cases", 1.0, "Share of the cases of rubbish: 1 is a million texts for the tokenizer.",
                        lower_bound=0.0)
@@ -83,9 +84,10 @@ def main():
     if not chosen:
         raise UserError("--only=%s: no such fault; there are %s" % (",".join(values.only), ", ".join(everything())))
     for name in chosen:
-        most = cases()[name].most or values.trials if name in cases() else 1
-        for number in range(min(most, values.trials)):
-            tally.do(name, number, functools.partial(_trial, world, name, number, values))
+        enough = min(values.trials, cases()[name].enough or values.trials) if name in cases() else 1
+        for number in range(2 * enough):
+            if tally.lacks(name, number, enough):
+                tally.do(name, number, functools.partial(_trial, world, name, number, values))
     table = table_of(values.output_dir)
     print(table)
     if values.write:
@@ -129,6 +131,12 @@ class Tally:
     def __init__(self, path):
         self._path = path
         self.found = files.read_json(path) if os.path.exists(path) else {}
+
+    def lacks(self, name, number, enough):
+        """Whether a trial is to be made: it failed before, or the fault has not happened often enough in the others."""
+        trials = self.found.get(name, {})
+        happened = sum(trial.get("count", 1) for trial in trials.values() if not trial["failed"])
+        return happened < enough or bool(trials.get(str(number), {"failed": ""})["failed"])
 
     def do(self, name, number, run):
         """Makes a trial, unless it was made and went well."""

@@ -67,6 +67,4 @@ def _start(world, folder, alone=None):
 
 def _end(workers):
     for worker in workers:
-        code = worker.end()
-        if code:
-            raise processes.Failed("code %d: %s" % (code, worker.last_line()))
+        worker.succeed()

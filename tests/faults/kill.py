@@ -3,13 +3,12 @@
 import os
 import random
 import shutil
-import time
 
 from tests.faults import compare
 from tests.faults import processes
 from tests.faults import world as worlds
 
-MOST_KILLS = 3
+MOST_KILLS, MOST_SIGNALS = 3, 2
 # Of a job's time, since its start and import, where nothing happens yet, are most of it.
 EARLIEST = 0.2
 
@@ -33,12 +32,14 @@ def trial(world, name, number):
     folder = world.at(os.path.join("killed", name))
     shutil.rmtree(folder, ignore_errors=True)
     command, log, kills = job.command(world, folder), folder + ".log", 0
+    running = processes.Running(command, log)
     for _ in range(random_.randint(1, MOST_KILLS)):
-        running = processes.Running(command, log)
-        time.sleep(seconds * random_.uniform(EARLIEST, 1.0))
-        kills += running.process.poll() is None
+        if running.ends_within(seconds * random_.uniform(EARLIEST, 1.0)):
+            break
         running.kill(group=number % 2 == 0)
-    processes.succeed(command, log)
+        kills += 1
+        running = processes.Running(command, log)
+    running.succeed()
     same(world, name, folder)
     return kills
 
@@ -87,11 +88,11 @@ def signalled(world, name, number):
     shutil.rmtree(folder, ignore_errors=True)
     signal_, code = [(15, 143), (2, 130)][number % 2]
     command, log, asked = job.command(world, folder), folder + ".log", 0
-    for _ in range(2):
-        running = processes.Running(command, log)
-        time.sleep(seconds * random_.uniform(EARLIEST, 1.0))
-        if running.process.poll() is None:
-            running.process.send_signal(signal_)
+    running = processes.Running(command, log)
+    for _ in range(MOST_SIGNALS):
+        if running.ends_within(seconds * random_.uniform(EARLIEST, 1.0)):
+            break
+        running.process.send_signal(signal_)
         found = running.end()
         # Before it could listen, or after all was done.
         if found == -signal_ and running.said():
@@ -102,6 +103,7 @@ def signalled(world, name, number):
             asked += 1
             if "the same command goes on" not in running.last_line():
                 raise processes.Failed("does not say how to go on: " + running.last_line())
-    processes.succeed(command, log)
+        running = processes.Running(command, log)
+    running.succeed()
     same(world, name, folder)
     return asked

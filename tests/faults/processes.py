@@ -43,6 +43,24 @@ class Running:
             self.kill(group=True)
             raise Failed("hangs; " + self.last_line())
 
+    def ends_within(self, seconds):
+        """Waits, but not for longer; returns whether it has ended."""
+        try:
+            self.process.wait(seconds)
+            return True
+        except subprocess.TimeoutExpired:
+            return False
+
+    def succeed(self):
+        """Waits.
+
+        Raises:
+          Failed: its code is not 0.
+        """
+        code = self.end()
+        if code:
+            raise Failed("code %d: %s" % (code, self.last_line()))
+
     def kill(self, group):
         """SIGKILL, for the process alone or with those that it has started."""
         if self.process.poll() is None:
@@ -68,10 +86,7 @@ def succeed(command, log=os.devnull, **environment):
       Failed: its code is not 0.
     """
     began = time.time()
-    running = Running(command, log, **environment)
-    code = running.end()
-    if code:
-        raise Failed("code %d: %s" % (code, running.last_line()))
+    Running(command, log, **environment).succeed()
     return time.time() - began
 
 

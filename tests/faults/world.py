@@ -9,7 +9,7 @@ from tests import tiny
 # all; needs: names of the jobs whose results it reads.
 Job = collections.namedtuple("Job", "command output needs", defaults=("", ()))
 
-TRAINING = ["--train_batch_size=16", "--log_steps=50", "--save_checkpoints_steps=40", "--num_train_steps=200"]
+TRAINING = ["--train_batch_size=16", "--log_steps=50", "--save_checkpoints_steps=70", "--num_train_steps=200"]
 STRATEGIES = ("joint", "two_stage", "three_stage", "layerwise", "theseus")
 
 
