@@ -192,7 +192,7 @@ def predict(values, model, data):
     task = make_task(values, data)
     checkpoint, thresholds = best_model(values, task)
     made = records_of(values, data, Split("predict", path), labelled=False)
-    found = runs.answers(model.config, task, checkpoint, [made.path], values.eval_batch_size)
+    found = runs.answering(model.config, task, [made.path], values.eval_batch_size)(checkpoint)
     names = data.labels.names
     lines = ["\t".join(["label"] + names)]
     for probabilities in found["probabilities"]:

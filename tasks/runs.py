@@ -34,7 +34,7 @@ from training import run_folder
 from training import runtime
 from training import saved
 from training.command import UserError
-from training.evaluation import run_model
+from training.evaluation import Evaluator
 from training.hooks import ProgressHook
 
 LEARNING_RATES = {"bert": 5e-5, "albert": 5e-5, "electra": 5e-5, "bilstm": 1e-3}
@@ -391,8 +391,10 @@ def _begin(folder, run, model, contents):
 
 
 def _selection(values, model, task, select_files, rules):
+    answers_of = answering(model.config, task, select_files, values.eval_batch_size, rules)
+
     def evaluate_one(checkpoint):
-        figures = evaluate(model.config, task, checkpoint, select_files, values.eval_batch_size, rules)
+        figures = task.figures(answers_of(checkpoint))
         print("%s  %s" % (os.path.basename(checkpoint), "  ".join(
             "%s %.4f" % (name, figures[name]) for name in task.figures_to_select)), flush=True)
         return figures
@@ -404,17 +406,24 @@ def _selection(values, model, task, select_files, rules):
 
 def evaluate(config, task, checkpoint, record_files, batch_size, rules=None, **arguments):
     """The task's figures of a checkpoint; arguments: further ones of `task.figures`."""
-    return task.figures(answers(config, task, checkpoint, record_files, batch_size, rules), **arguments)
+    return task.figures(answering(config, task, record_files, batch_size, rules)(checkpoint), **arguments)
 
 
-def answers(config, task, checkpoint, record_files, batch_size, rules=None):
-    """What the model answers to every record: dict of arrays, see the task's `outputs`.
+def answering(config, task, record_files, batch_size, rules=None):
+    """What the model answers to every record: function of a checkpoint -> dict of arrays, see the task's `outputs`.
 
     rules: `masking.Rules`, for records without masks.
     """
-    input_fn = records.evaluation_input_fn(record_files, task.feature_names, batch_size, rules)
-    with restoring(checkpoint), records.naming_damage(record_files):
-        return run_model(task_model_fn(config, task), input_fn, checkpoint)
+    @functools.lru_cache(maxsize=1)
+    def evaluator():
+        return Evaluator(task_model_fn(config, task), records.evaluation_input_fn(
+            record_files, task.feature_names, batch_size, rules))
+
+    def answer(checkpoint):
+        with restoring(checkpoint), records.naming_damage(record_files):
+            return evaluator().run(checkpoint)
+
+    return answer
 
 
 @contextlib.contextmanager

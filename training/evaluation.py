@@ -1,34 +1,67 @@
 """Runs a trained model over a set and brings its answers together."""
 
-import os
+import contextlib
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
-from training.runtime import local_config
+from training import graph_mode  # noqa: F401
 
 
-def run_model(model_fn, input_fn, checkpoint, what="evaluating"):
-    """What the model answers to every record, on one device.
+class Evaluator:
+    """A model over a set of records, on one device: built once, for any number of its checkpoints.
 
-    Args:
-      model_fn: for tf.estimator.Estimator; its predictions are tensors whose first axis is that of the
-        batch, or of the rows the task makes of it.
-      input_fn: see `bert.records.evaluation_input_fn`.
-      checkpoint: its prefix.
-      what: for the progress bar.
-
-    Returns:
-      dict of name -> array, the batches joined; sorted by "record", where the model gives that.
+    An Estimator would build graph and session anew for each, which takes seconds, and of which TensorFlow keeps some
+    memory for good.
     """
-    estimator = tf.estimator.Estimator(model_fn, config=local_config(os.path.dirname(checkpoint)))
-    batches = estimator.predict(input_fn, checkpoint_path=checkpoint, yield_single_examples=False)
-    batches = list(tqdm(batches, desc=what, unit=" batches", disable=None, leave=False))
-    if not batches:
-        return {}
-    joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    if "record" in joined:
-        order = np.argsort(joined["record"], kind="stable")
-        joined = {name: values[order] for name, values in joined.items()}
-    return joined
+
+    def __init__(self, model_fn, input_fn):
+        """Builds the graph.
+
+        Args:
+          model_fn: of an Estimator, whose EstimatorSpec has a scaffold; its predictions are tensors whose first axis is
+            that of the batch, or of the rows the task makes of it.
+          input_fn: see `bert.records.evaluation_input_fn`.
+        """
+        with tf.Graph().as_default() as graph:
+            self._batches = tf.data.make_initializable_iterator(input_fn())
+            spec = model_fn(features=self._batches.get_next(), mode=tf.estimator.ModeKeys.PREDICT)
+            self._predictions, self._scaffold = spec.predictions, spec.scaffold.finalize()
+        self._session = tf.Session(graph=graph, config=tf.ConfigProto(allow_soft_placement=True))
+
+    def run(self, checkpoint):
+        """What the model answers to every record.
+
+        Args:
+          checkpoint: its prefix.
+
+        Returns:
+          dict of name -> array, the batches joined; sorted by "record", where the model gives that.
+        """
+        self._scaffold.saver.restore(self._session, checkpoint)
+        self._session.run([self._scaffold.local_init_op, self._batches.initializer])
+        batches = list(tqdm(self._answers(), desc="evaluating", unit=" batches", disable=None, leave=False))
+        if not batches:
+            return {}
+        joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        if "record" in joined:
+            order = np.argsort(joined["record"], kind="stable")
+            joined = {name: values[order] for name, values in joined.items()}
+        return joined
+
+    def _answers(self):
+        while True:
+            try:
+                yield self._session.run(self._predictions)
+            except tf.errors.OutOfRangeError:
+                return
+
+    def close(self):
+        self._session.close()
+
+
+def run_model(model_fn, input_fn, checkpoint):
+    """What the model answers with one checkpoint; see `Evaluator`."""
+    with contextlib.closing(Evaluator(model_fn, input_fn)) as evaluator:
+        return evaluator.run(checkpoint)

@@ -137,7 +137,7 @@ def run_config(output_dir, seed, save_checkpoints_steps, keep_checkpoint_max=2, 
 
 
 def local_config(model_dir):
-    """RunConfig of an Estimator that evaluates on this machine alone, also within a worker of a cluster."""
+    """RunConfig of an Estimator that exports on this machine alone, also within a worker of a cluster."""
     config = os.environ.pop("TF_CONFIG", None)  # read by RunConfig, which would connect to the other workers
     try:
         return tf.estimator.RunConfig(

@@ -10,6 +10,8 @@ from tasks.model_fn import Init
 from tasks.model_fn import task_model_fn
 from tests import batches
 from tests import graphs
+from training import evaluation
+from training.evaluation import Evaluator
 from training.evaluation import run_model
 
 BERT, BILSTM = batches.bert(layers=1), batches.bilstm(layers=1)
@@ -112,6 +114,27 @@ def test_a_checkpoint_answers_without_dropout_in_the_order_of_the_texts(with_ste
         found["logits"], batches.forward(config, task, batches.texts(), batches.from_dict(weights))["logits"],
         atol=1e-5)
     assert np.array_equal(found["label_ids"], batches.values(batches.texts())["label_ids"])
+
+
+def test_an_evaluator_answers_for_each_checkpoint_it_is_given_and_begins_anew_after_an_interruption(
+        records_file, tmp_path, monkeypatch):
+    task = batches.TASKS["classification"]
+    saved = [batches.save_model(tmp_path / str(scale), BILSTM, task, scale)[0] for scale in (0.4, 0.8)]
+    alone = [answers(BILSTM, task, checkpoint, records_file)["logits"] for checkpoint in saved]
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    evaluator = Evaluator(task_model_fn(BILSTM, task),
+                          records.evaluation_input_fn([records_file], task.feature_names, 5))
+    for number in (0, 1):
+        np.testing.assert_array_equal(evaluator.run(saved[number])["logits"], alone[number])
+
+    def interrupted(batches, **_):
+        yield next(iter(batches))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(evaluation, "tqdm", interrupted)
+        evaluator.run(saved[1])
+    np.testing.assert_array_equal(evaluator.run(saved[0])["logits"], alone[0])
 
 
 def test_masked_positions_of_all_batches_come_together(records_file, tmp_path):
