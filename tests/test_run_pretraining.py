@@ -39,7 +39,7 @@ Unmasked = collections.namedtuple("Unmasked", "path texts")
 
 
 @pytest.fixture(scope="module")
-def unmasked(world):
+def unmasked(world, tmp_path_factory):
     """240 texts of ten characters, with words of one or two."""
     vocab, draw = load_vocab(world.vocabulary), np.random.RandomState(0)
     found = []
@@ -48,7 +48,7 @@ def unmasked(world):
         tokens = ["[CLS]"] + [character for word in words for character in word] + ["[SEP]"]
         starts = [1] + [start for word in words for start in [1, 0][:len(word)]] + [1]
         found.append(([vocab[token] for token in tokens], starts))
-    path = os.path.join(world.folder, "unmasked.tfrecord")
+    path = str(tmp_path_factory.mktemp("unmasked") / "x.tfrecord")
     records.write_records(path, [records.serialize({"input_ids": ids, "word_starts": starts})
                                  for ids, starts in found])
     return Unmasked(path, found)
@@ -188,14 +188,14 @@ Trained = collections.namedtuple("Trained", "weights errors")
 
 
 @pytest.fixture(scope="module")
-def without_dropout(world, corpus_records):
+def without_dropout(world, corpus_records, tmp_path_factory):
     """Function of flags, and a worker's environment each, that trains a BiLSTM without dropout: Trained."""
     vocab_size = len(read(world.vocabulary).splitlines())
-    model = tiny.write_model(os.path.join(world.folder, "no_dropout.json"), tiny.STUDENT, vocab_size,
+    model = tiny.write_model(str(tmp_path_factory.mktemp("model") / "no_dropout.json"), tiny.STUDENT, vocab_size,
                              embedding_dropout_prob=0.0, hidden_dropout_prob=0.0)
 
     def train(*flags, workers=({},)):
-        folder = os.path.join(world.folder, "no_dropout%d" % len(os.listdir(world.folder)))
+        folder = str(tmp_path_factory.mktemp("no_dropout") / "run")
         processes = [commands.start(
             "run_pretraining.py", "--input_file=" + corpus_records, "--output_dir=" + folder,
             "--vocab_file=" + world.vocabulary, "--student_config_file=" + model, "--do_train",
