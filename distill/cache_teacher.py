@@ -36,6 +36,7 @@ from training import graph_mode  # noqa: F401
 from training import progress
 from training import run_folder
 from training.command import UserError
+from training.evaluation import batches_of
 
 SHARD_BYTES = 1 << 28  # of one part of a file, in all kinds together; the most that is lost when it is stopped
 FRAMING = 64           # bytes a record has besides its values
@@ -214,11 +215,7 @@ def _rows(features):
 
 def _write_shard(session, fetches, paths, bar):
     found = {kind: {} for kind in paths}  # place of the text -> bytes
-    while True:
-        try:
-            batch = session.run(fetches)
-        except tf.errors.OutOfRangeError:
-            break
+    for batch in batches_of(session, fetches):
         rows = np.cumsum(batch["rows"])[:-1]
         for kind in paths:
             texts = np.split(batch[kind], rows) if kind == "logits" else batch[kind]

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from distill.model_fn import build_terms
-from training import graph_mode  # noqa: F401
+from training.evaluation import batches_of
 
 BALANCE_BATCHES = 10  # of the training texts, measured before a stage
 
@@ -31,17 +31,9 @@ def term_means(distillation, input_fn, checkpoint=None, init=None, seed=0, max_b
             session.run([tf.global_variables_initializer(), tf.local_variables_initializer(), iterator.initializer])
             if checkpoint:
                 tf.train.Saver(tf.global_variables()).restore(session, checkpoint)
-            found = list(itertools.islice(_batches(session, fetches), max_batches))
+            found = list(itertools.islice(batches_of(session, fetches), max_batches))
     sums, totals = np.sum(np.array(found, np.float64), axis=0).T
     return {term.name: float(value) for term, value in zip(built, sums / np.maximum(totals, 1.0))}
-
-
-def _batches(session, fetches):
-    while True:
-        try:
-            yield session.run(fetches)
-        except tf.errors.OutOfRangeError:
-            return
 
 
 def balanced(weights, means):

@@ -1,7 +1,5 @@
 """Runs a trained model over a set and brings its answers together."""
 
-import contextlib
-
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
@@ -12,8 +10,7 @@ from training import graph_mode  # noqa: F401
 class Evaluator:
     """A model over a set of records, on one device: built once, for any number of its checkpoints.
 
-    An Estimator would build graph and session anew for each, which takes seconds, and of which TensorFlow keeps some
-    memory for good.
+    An Estimator would build graph and session anew for each, which takes seconds.
     """
 
     def __init__(self, model_fn, input_fn):
@@ -29,6 +26,7 @@ class Evaluator:
             spec = model_fn(features=self._batches.get_next(), mode=tf.estimator.ModeKeys.PREDICT)
             self._predictions, self._scaffold = spec.predictions, spec.scaffold.finalize()
         self._session = tf.Session(graph=graph, config=tf.ConfigProto(allow_soft_placement=True))
+        self._session.run(self._scaffold.local_init_op)
 
     def run(self, checkpoint):
         """What the model answers to every record.
@@ -40,8 +38,9 @@ class Evaluator:
           dict of name -> array, the batches joined; sorted by "record", where the model gives that.
         """
         self._scaffold.saver.restore(self._session, checkpoint)
-        self._session.run([self._scaffold.local_init_op, self._batches.initializer])
-        batches = list(tqdm(self._answers(), desc="evaluating", unit=" batches", disable=None, leave=False))
+        self._session.run(self._batches.initializer)
+        batches = list(tqdm(batches_of(self._session, self._predictions), desc="evaluating", unit=" batches",
+                            disable=None, leave=False))
         if not batches:
             return {}
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
@@ -50,18 +49,11 @@ class Evaluator:
             joined = {name: values[order] for name, values in joined.items()}
         return joined
 
-    def _answers(self):
-        while True:
-            try:
-                yield self._session.run(self._predictions)
-            except tf.errors.OutOfRangeError:
-                return
 
-    def close(self):
-        self._session.close()
-
-
-def run_model(model_fn, input_fn, checkpoint):
-    """What the model answers with one checkpoint; see `Evaluator`."""
-    with contextlib.closing(Evaluator(model_fn, input_fn)) as evaluator:
-        return evaluator.run(checkpoint)
+def batches_of(session, fetches):
+    """Yields what each run of the session gives, to the end of the data that it reads."""
+    while True:
+        try:
+            yield session.run(fetches)
+        except tf.errors.OutOfRangeError:
+            return

@@ -6,13 +6,13 @@ import tensorflow.compat.v1 as tf
 
 from bert import records
 from bert.optimization import Schedule
+from tasks import runs
 from tasks.model_fn import Init
 from tasks.model_fn import task_model_fn
 from tests import batches
 from tests import graphs
 from training import evaluation
 from training.evaluation import Evaluator
-from training.evaluation import run_model
 
 BERT, BILSTM = batches.bert(layers=1), batches.bilstm(layers=1)
 SAME_WEIGHTS = 2e-6  # sums over parts round in another order
@@ -100,8 +100,11 @@ def test_every_tensor_of_a_model_has_a_gradient(config, task):
 
 
 def answers(config, task, checkpoint, records_file):
-    return run_model(task_model_fn(config, task),
-                     records.evaluation_input_fn([records_file], task.feature_names, 5), checkpoint)
+    return evaluator(config, task, records_file).run(checkpoint)
+
+
+def evaluator(config, task, records_file):
+    return Evaluator(task_model_fn(config, task), records.evaluation_input_fn([records_file], task.feature_names, 5))
 
 
 @pytest.mark.parametrize("with_step", [True, False])
@@ -122,10 +125,9 @@ def test_an_evaluator_answers_for_each_checkpoint_it_is_given_and_begins_anew_af
     saved = [batches.save_model(tmp_path / str(scale), BILSTM, task, scale)[0] for scale in (0.4, 0.8)]
     alone = [answers(BILSTM, task, checkpoint, records_file)["logits"] for checkpoint in saved]
     assert np.abs(alone[0] - alone[1]).max() > 0.01
-    evaluator = Evaluator(task_model_fn(BILSTM, task),
-                          records.evaluation_input_fn([records_file], task.feature_names, 5))
+    made = evaluator(BILSTM, task, records_file)
     for number in (0, 1):
-        np.testing.assert_array_equal(evaluator.run(saved[number])["logits"], alone[number])
+        np.testing.assert_array_equal(made.run(saved[number])["logits"], alone[number])
 
     def interrupted(batches, **_):
         yield next(iter(batches))
@@ -133,8 +135,18 @@ def test_an_evaluator_answers_for_each_checkpoint_it_is_given_and_begins_anew_af
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
         context.setattr(evaluation, "tqdm", interrupted)
-        evaluator.run(saved[1])
-    np.testing.assert_array_equal(evaluator.run(saved[0])["logits"], alone[0])
+        made.run(saved[1])
+    np.testing.assert_array_equal(made.run(saved[0])["logits"], alone[0])
+
+
+def test_a_run_builds_its_model_once_to_measure_its_checkpoints(records_file, tmp_path, monkeypatch):
+    task, built = batches.TASKS["classification"], []
+    saved = [batches.save_model(tmp_path / str(scale), BILSTM, task, scale)[0] for scale in (0.4, 0.8)]
+    monkeypatch.setattr(runs, "Evaluator", lambda *arguments: built.append(Evaluator(*arguments)) or built[-1])
+    answer = runs.answering(BILSTM, task, [records_file], 5)
+    assert not built  # a run that measures nothing builds nothing
+    found = [answer(checkpoint)["logits"] for checkpoint in saved]
+    assert len(built) == 1 and not np.allclose(*found)
 
 
 def test_masked_positions_of_all_batches_come_together(records_file, tmp_path):

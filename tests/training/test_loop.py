@@ -17,7 +17,7 @@ from training import loop
 from training import run_folder
 from training import runtime
 from training import saved
-from training.evaluation import run_model
+from training.evaluation import Evaluator
 
 TASK = batches.TASKS["classification"]
 CONFIG = batches.bilstm(layers=1, dropout=0.3)
@@ -205,7 +205,7 @@ def measure(dev_file):
     """A function of a checkpoint that gives the task's figures."""
     def evaluate(checkpoint):
         input_fn = records.evaluation_input_fn([dev_file], TASK.feature_names, 8)
-        return TASK.figures(run_model(task_model_fn(CONFIG, TASK), input_fn, checkpoint))
+        return TASK.figures(Evaluator(task_model_fn(CONFIG, TASK), input_fn).run(checkpoint))
 
     return evaluate
 
