@@ -265,7 +265,7 @@ REFUSED = {
     "nothing to measure on": (["{model}", "--do_eval"], "--eval_file: --do_eval needs it"),
     "texts too long": (["--bert_config_file={short}"], "corpus.tfrecord: the model takes 16 tokens"),
     "unmasked texts too long": (["--bert_config_file={short}", "--input_file={unmasked}"],
-                                "unmasked.tfrecord: the model takes 16 tokens"),
+                                "{unmasked}: the model takes 16 tokens"),
     "masks that are written": (["{model}", "--max_ngram=2"],
                                "--max_ngram=2: {records} holds masks already; leave the flag out, or make records"),
     "some masks that are written": (["{model}", "--input_file={unmasked},{records}"],

@@ -1,5 +1,6 @@
 """Whole runs of several stages, small enough to look at every update."""
 
+import functools
 import json
 import types
 
@@ -65,14 +66,19 @@ class Run:
         self._model = runs.Model(STUDENT, None, runs.checkpoints.NO_FILES._replace(
             vocab_file=str(folder / "vocab.txt"), config_file="student.json"), None)
         self._teacher, self._files = teacher, record_files
-        monkeypatch.setattr(runs, "evaluate", self._evaluate)
+        monkeypatch.setattr(runs, "answering", functools.partial(self._answering, runs.answering))
 
-    def _evaluate(self, config, task, checkpoint, *_):
-        step = int(checkpoint.rsplit("-", 1)[1])
-        self.weights[step] = graphs.weights_in(checkpoint)
-        if step == self._kill_at:
-            raise Killed
-        return {"accuracy": 0.5, "macro_f1": 0.5, "loss": 1.0}
+    def _answering(self, answering, *arguments):
+        answer = answering(*arguments)
+
+        def noting(checkpoint):
+            step = int(checkpoint.rsplit("-", 1)[1])
+            self.weights[step] = graphs.weights_in(checkpoint)
+            if step == self._kill_at:
+                raise Killed
+            return answer(checkpoint)
+
+        return noting
 
     def plans(self):
         _, make_plans = recipe.read(self._values, self._teacher, self._model)
