@@ -19,6 +19,7 @@ from training import command
 from serving import export
 from serving import variants
 from tasks import classify
+from tasks import models
 from tasks import runs
 from tasks.classification import Classification
 from training import flags as common
@@ -37,9 +38,9 @@ def main():
     runs.choose_kernels(values)
     classify.check_flags(values)
     variants.check_flags(values)
-    model = runs.open_model(values, runs.one_config_file(values))
+    model = models.open_model(values, models.one_config_file(values))
     data = classify.open_data(values, model.files, model.files.vocab_file, values.head)
-    runs.check_length(model.config, data.text.max_seq_length, "--max_seq_length")
+    models.check_length(model.config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:
         classify.train(values, model, data)
     if values.do_eval:

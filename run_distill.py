@@ -33,6 +33,7 @@ from distill.teacher import open_teacher
 from serving import export
 from serving import variants
 from tasks import classify
+from tasks import models
 from tasks import runs
 from tasks import text_settings
 from tasks.classification import Classification
@@ -202,8 +203,8 @@ def _open_student(values, teacher, teacher_files):
     if not values.vocab_file:
         raise UserError("--vocab_file: needed, no vocab.txt is beside %s" % teacher_files.checkpoint)
     teacher_config = values.bert_config_file or teacher_files.config_file
-    runs.check_vocabulary(teacher.config, teacher_config, values.vocab_file)
-    model = runs.open_model(values, values.student_config_file, "--student_config_file:", teacher)
+    models.check_vocabulary(teacher.config, teacher_config, values.vocab_file)
+    model = models.open_model(values, values.student_config_file, "--student_config_file:", teacher)
     if values.init_checkpoint:
         own = checkpoints.find_model(values.init_checkpoint, "init_checkpoint").vocab_file
         if own and files.digest(own) != files.digest(values.vocab_file):
@@ -213,11 +214,11 @@ def _open_student(values, teacher, teacher_files):
 
 
 def _on_task(values, teacher, teacher_files, model, make_plans, settings):
-    known = teacher_files if values.do_train else runs.own_files(values) or teacher_files
+    known = teacher_files if values.do_train else models.own_files(values) or teacher_files
     head = values.head or text_settings.read(model.files.text_file, {}).head
     data = classify.open_data(values, known, values.vocab_file, head)
     for config in (teacher.config, model.config):
-        runs.check_length(config, data.text.max_seq_length, "--max_seq_length")
+        models.check_length(config, data.text.max_seq_length, "--max_seq_length")
     if values.do_train:
         asked = [name for name, kind in terms.TERMS.items()
                  if kind.needs == "logits" and getattr(values, terms.flag_of(name))]

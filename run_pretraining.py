@@ -14,6 +14,7 @@ kept as best/model.ckpt, else the last. A run that was stopped goes on when the 
 from absl import flags
 
 from training import command
+from tasks import models
 from tasks import runs
 from tasks.masked_lm import MaskedLm
 from training import flags as common
@@ -35,7 +36,7 @@ def main():
     runs.choose_kernels(values)
     if not (values.do_train or values.do_eval):
         raise UserError("--do_train or --do_eval: at least one is needed")
-    runs.on_corpus(values, runs.open_model(values, runs.one_config_file(values)), MaskedLm())
+    runs.on_corpus(values, models.open_model(values, models.one_config_file(values)), MaskedLm())
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from bert.words import Segmenter, Tagger
 from distill import augmentation
 from distill import word_replacement
 from tasks import encoders
-from tasks import runs
+from tasks import models
 from tasks.text_files import BadRows, read_rows
 from training import files
 from training import progress
@@ -284,8 +284,8 @@ def _replacer(values):
         if not path:
             raise UserError("--%s: needed, there is none beside %s" % (name, found.checkpoint))
     config = encoders.read_config(config_file)
-    runs.check_vocabulary(config, config_file, vocab_file)
-    runs.check_length(config, values.max_seq_length, "--max_seq_length")
+    models.check_vocabulary(config, config_file, vocab_file)
+    models.check_length(config, values.max_seq_length, "--max_seq_length")
     word_replacement.check_head(found.checkpoint)
     tokenizer = FullTokenizer(vocab_file, values.do_lower_case)
     available = len(word_replacement.characters_of(tokenizer.vocab))

@@ -27,7 +27,7 @@ from distill.teacher import build_teacher
 from distill.teacher import define_teacher_flags
 from distill.teacher import open_teacher
 from tasks import classify
-from tasks import runs
+from tasks import models
 from tasks.classification import Classification
 from tasks.masked_lm import MaskedLm
 from training import files
@@ -92,7 +92,7 @@ def _open_corpus(values, teacher, _):
         raise UserError("--input_file: --task=masked_lm needs it")
     names = tfrecord.matching_files(values.input_file, "input_file")
     names += tfrecord.matching_files(values.eval_file, "eval_file", optional=True)
-    runs.check_records(teacher.config, names)
+    models.check_records(teacher.config, names)
     if records.without_masks(names):
         raise UserError("--input_file=%s: the records hold no masks; each epoch has others, and the teacher other "
                         "answers" % values.input_file)
@@ -108,7 +108,7 @@ def _open_task(values, teacher, teacher_files):
         raise UserError("--vocab_file: needed, no vocab.txt is beside %s" % teacher_files.checkpoint)
     unlabeled_files = files.matching_files(values.unlabeled_file, "unlabeled_file", optional=True)
     data = classify.open_data(values, teacher_files, vocab_file)
-    runs.check_length(teacher.config, data.text.max_seq_length, "--max_seq_length")
+    models.check_length(teacher.config, data.text.max_seq_length, "--max_seq_length")
     train, select, more = classify.make_records(values, data, unlabeled_files)
     return Classification(data.labels), [made.path for made in (train, select, *more)]
 

@@ -33,7 +33,7 @@ def read(values, teacher, model):
     Args:
       values: the flags.
       teacher: Teacher.
-      model: runs.Model, the student.
+      model: models.Model, the student.
 
     Returns:
       (list of `schedule.Stage`, function of (task, Files) -> list of `runs.Plan`, one for each stage).

@@ -52,7 +52,7 @@ def describe(values, model, task, checkpoint, data, folder, thresholds):
 
     Args:
       values: flags of run_classifier.py or run_distill.py.
-      model: runs.Model.
+      model: models.Model.
       task: Classification.
       checkpoint: the prefix of what is exported.
       data: classify.Data.

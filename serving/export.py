@@ -36,7 +36,7 @@ from serving.variants import THRESHOLDS
 from student import lstm
 from tasks import classify
 from tasks import heads
-from tasks import runs
+from tasks import measuring
 from tasks.encoders import build_encoder
 from tasks.graph_features import GraphFeaturizer
 from tasks.model_fn import prediction_spec
@@ -155,7 +155,7 @@ def export(config, task, checkpoint, export_dir, assets, settings, vocab_file, a
         serving_model_fn(config, task, thresholds), config=runtime.local_config(os.path.dirname(checkpoint)))
     # A server has no op of ours.
     os.makedirs(export_dir, exist_ok=True)
-    with native.using(False), lstm.using("block"), runs.restoring(checkpoint), tempfile.TemporaryDirectory(
+    with native.using(False), lstm.using("block"), measuring.restoring(checkpoint), tempfile.TemporaryDirectory(
             prefix=UNFINISHED, dir=export_dir) as folder:
         extra = {name: os.path.join(folder, name) for name in assets}
         for name, text in assets.items():

@@ -9,6 +9,8 @@ import os
 
 import tensorflow.compat.v1 as tf
 
+from tasks import measuring
+from tasks import models
 from tasks import runs
 from tasks import text_settings
 from tasks.classification import Classification, balanced_weights
@@ -82,7 +84,7 @@ def train(values, model, data, unlabeled_files=(), make_plans=None, more_setting
 
     Args:
       values: flags of `training.flags.define_training_flags` and `define_text_flags`.
-      model: runs.Model.
+      model: models.Model.
       data: Data.
       unlabeled_files: text files.
       make_plans: function of (task, TFRecord files of the labelled texts, those of the others, those that select)
@@ -154,7 +156,7 @@ def best_model(values, task):
     Raises:
       UserError: its classes or its head are not those of the task.
     """
-    found = runs.best_model(values)
+    found = models.best_model(values)
     if found.labels_file and files.read_lines(found.labels_file) != task.label_names:
         raise UserError("%s: the labels of the model, and here others are asked for: %s; leave --labels_file "
                         "away" % (found.labels_file, ", ".join(task.label_names)))
@@ -178,12 +180,12 @@ def evaluate(values, model, data):
     task = make_task(values, data)
     checkpoint, thresholds = best_model(values, task)
     made = records_of(values, data, data.splits.report)
-    figures = runs.evaluate(model.config, task, checkpoint, [made.path], values.eval_batch_size,
+    figures = measuring.evaluate(model.config, task, checkpoint, [made.path], values.eval_batch_size,
                             thresholds=thresholds)
     report = data.splits.report
     title = "%s on %s (%s)" % (checkpoint, report.describe(), data.splits.describe())
     figures.update(measured_on=report.describe(), data_sha256=files.digest(report.path))
-    runs.write_figures(values.output_dir, "eval", task, figures, title)
+    measuring.write_figures(values.output_dir, "eval", task, figures, title)
 
 
 def predict(values, model, data):
@@ -192,7 +194,7 @@ def predict(values, model, data):
     task = make_task(values, data)
     checkpoint, thresholds = best_model(values, task)
     made = records_of(values, data, Split("predict", path), labelled=False)
-    found = runs.answering(model.config, task, [made.path], values.eval_batch_size)(checkpoint)
+    found = measuring.answering(model.config, task, [made.path], values.eval_batch_size)(checkpoint)
     names = data.labels.names
     lines = ["\t".join(["label"] + names)]
     for probabilities in found["probabilities"]:

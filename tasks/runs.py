@@ -1,4 +1,4 @@
-"""What the commands that train share: which model, how long, on what devices, and the run itself.
+"""What the commands that train share: how long, on what devices, and the run itself.
 
 Functions here take a command's flags as `values`, an object with an attribute for each.
 """
@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import re
 import shlex
 import sys
 
@@ -21,9 +20,10 @@ from bert import tfrecord
 from bert.optimization import Schedule
 from bert.tokenization import load_vocab
 from student import lstm
-from tasks import encoders
+from tasks import measuring
+from tasks import models
 from tasks import word_table
-from tasks.model_fn import Init, task_model_fn
+from tasks.model_fn import task_model_fn
 from training import cluster
 from training import command
 from training import files
@@ -34,14 +34,9 @@ from training import run_folder
 from training import runtime
 from training import saved
 from training.command import UserError
-from training.evaluation import Evaluator
 from training.hooks import ProgressHook
 
 LEARNING_RATES = {"bert": 5e-5, "albert": 5e-5, "electra": 5e-5, "bilstm": 1e-3}
-
-# config: as from `encoders.read_config`; init: Init or None; files: ModelFiles, where the model starts, whose
-# vocab_file is the one to use; word_table: WordTable it starts with, or None.
-Model = collections.namedtuple("Model", "config init files word_table")
 
 # A stretch of a run, see `loop.Stage`. make_model_fn: function of (schedule, init, progress, trains) -> model_fn;
 # num_steps: updates, 0 for an even share of what the others leave; learning_rate: 0 for the run's; phases: function of
@@ -54,87 +49,6 @@ Plan = collections.namedtuple(
 
 # strategy, devices: as from `runtime.distribution_strategy`; settings: dict, what decides the run's result.
 Run = collections.namedtuple("Run", "strategy devices settings")
-
-
-def open_model(values, config_file,
-               config_flags="--bert_config_file or --student_config_file: one of them is", teacher=None):
-    """The model a command trains or applies, from its flags and what stands beside its checkpoint.
-
-    Its checkpoint is --init_checkpoint; without one, or where nothing is trained, the run folder's own.
-
-    Args:
-      values: flags of `training.flags.define_model_flags`.
-      config_file: JSON of the model, already chosen; None: the one beside the checkpoint.
-      config_flags: who could have chosen it, for the message.
-      teacher: as in `word_table.open_word_table`.
-
-    Raises:
-      UserError: no configuration or vocabulary, or they do not fit together, nor does what --init_embeddings names.
-    """
-    if values.init_embeddings and values.init_checkpoint:
-        raise UserError("--init_embeddings=%s: --init_checkpoint is given too, which has a word table; give one of "
-                        "the two" % values.init_embeddings)
-    found = checkpoints.NO_FILES
-    if values.init_checkpoint:
-        found = checkpoints.find_model(values.init_checkpoint, "init_checkpoint")
-    if not values.do_train:
-        found = best_model(values)
-    elif not values.init_checkpoint:
-        found = own_files(values) or found
-    layers = checkpoints.parse_layers(values.init_layers)
-    if layers and not values.init_checkpoint:
-        raise UserError("--init_layers=%s: needs --init_checkpoint, whose layers are meant"
-                        % values.init_layers)
-    config_file = config_file or found.config_file
-    if not config_file:
-        raise UserError("%s needed (or an --init_checkpoint with a config.json beside it)" % config_flags)
-    config = encoders.cut_layers(encoders.read_config(config_file), layers, config_file)
-    vocab_file = values.vocab_file or found.vocab_file
-    if not vocab_file:
-        raise UserError("--vocab_file: needed (or an --init_checkpoint with a vocab.txt beside it)")
-    check_vocabulary(config, config_file, vocab_file)
-    init = Init(found.checkpoint, layers, same_labels=False) if values.init_checkpoint else None
-    found = found._replace(config_file=config_file, vocab_file=vocab_file)
-    return Model(config, init, found, _read_word_table(values, config, found, teacher))
-
-
-def _read_word_table(values, config, model_files, teacher):
-    """The WordTable of a run that begins with one."""
-    if not values.init_embeddings or not values.do_train or saved.last(values.output_dir):
-        return None
-    return word_table.open_word_table(values.init_embeddings, config, model_files.config_file,
-                                      model_files.vocab_file, values.random_seed, teacher)
-
-
-def own_files(values):
-    """The ModelFiles of the run in --output_dir; None where no checkpoint is there yet."""
-    best = os.path.join(values.output_dir, checkpoints.BEST + ".index")
-    if os.path.exists(best) or saved.last(values.output_dir):
-        return checkpoints.find_model(values.output_dir, "output_dir")
-    return None
-
-
-def one_config_file(values):
-    """The file that one of the flags of `training.flags.define_config_flags` names, or None."""
-    if values.bert_config_file and values.student_config_file:
-        raise UserError("--student_config_file=%s: --bert_config_file is given too; give one of the two"
-                        % values.student_config_file)
-    return values.bert_config_file or values.student_config_file
-
-
-def check_vocabulary(config, config_file, vocab_file):
-    """Raises UserError unless the model has a row for every token."""
-    tokens = len(load_vocab(vocab_file))
-    if tokens != config.vocab_size:
-        raise UserError("%s: %d tokens, and %s has 'vocab_size' %d; they must be equal"
-                        % (vocab_file, tokens, config_file, config.vocab_size))
-
-
-def check_length(config, length, source):
-    """Raises UserError, naming `source`, when the model cannot take texts of that many tokens."""
-    if config.max_length and length > config.max_length:
-        raise UserError("%s: the model takes %d tokens a text at most ('max_position_embeddings'), not %d"
-                        % (source, config.max_length, length))
 
 
 def count_steps(values, num_texts, plans):
@@ -177,7 +91,7 @@ def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_se
 
     Args:
       values: flags of `training.flags.define_training_flags`, `input_file` and `eval_file`.
-      model: Model.
+      model: models.Model.
       task: MaskedLm.
       make_plans: function of (files that train, files that select, rules as in `train`) -> list of Plan; None: plain
         training.
@@ -192,7 +106,7 @@ def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_se
     eval_files = tfrecord.matching_files(values.eval_file, "eval_file", optional=True)
     for config in filter(None, (model.config, teacher_config)):
         for names in filter(None, (train_files, eval_files)):
-            check_records(config, names)
+            models.check_records(config, names)
     rules = _read_rules(values, model.files.vocab_file, [names for names in (train_files, eval_files) if names])
     if values.do_train:
         # Reading all of a large corpus for a digest would take long.
@@ -202,14 +116,9 @@ def on_corpus(values, model, task, make_plans=None, teacher_config=None, more_se
             train(values, run, model, task, train_files, eval_files,
                   make_plans and make_plans(train_files, eval_files, rules), rules=rules)
     if values.do_eval:
-        checkpoint = best_model(values).checkpoint
-        figures = evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size, rules)
-        write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
-
-
-def check_records(config, names):
-    tfrecord.count_records(names[0])  # TensorFlow's reader tells less about a file that holds none
-    check_length(config, records.longest_of_first(names), names[0])
+        checkpoint = models.best_model(values).checkpoint
+        figures = measuring.evaluate(model.config, task, checkpoint, eval_files, values.eval_batch_size, rules)
+        measuring.write_figures(values.output_dir, "eval", task, figures, "%s on %s" % (checkpoint, values.eval_file))
 
 
 def _read_rules(values, vocab_file, sets):
@@ -236,7 +145,7 @@ def open_run(values, model, more_settings):
 
     Args:
       values: flags of `training.flags.define_training_flags`.
-      model: Model.
+      model: models.Model.
       more_settings: dict; what decides the result besides flags, model and vocabulary: the data first of all.
 
     Returns:
@@ -296,7 +205,7 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
     Args:
       values: flags of `training.flags.define_training_flags`.
       run: Run.
-      model: Model.
+      model: models.Model.
       task: MaskedLm or Classification.
       train_files: TFRecord files.
       select_files: TFRecord files that choose the best checkpoint; (): the last is the best.
@@ -391,7 +300,7 @@ def _begin(folder, run, model, contents):
 
 
 def _selection(values, model, task, select_files, rules):
-    answers_of = answering(model.config, task, select_files, values.eval_batch_size, rules)
+    answers_of = measuring.answering(model.config, task, select_files, values.eval_batch_size, rules)
 
     def evaluate_one(checkpoint):
         figures = task.figures(answers_of(checkpoint))
@@ -402,52 +311,3 @@ def _selection(values, model, task, select_files, rules):
     return loop.Selection(
         values.output_dir, checkpoints.copy_slim, evaluate_one if select_files else None, values.select_by,
         task.figures_to_select[values.select_by])
-
-
-def evaluate(config, task, checkpoint, record_files, batch_size, rules=None, **arguments):
-    """The task's figures of a checkpoint; arguments: further ones of `task.figures`."""
-    return task.figures(answering(config, task, record_files, batch_size, rules)(checkpoint), **arguments)
-
-
-def answering(config, task, record_files, batch_size, rules=None):
-    """What the model answers to every record: function of a checkpoint -> dict of arrays, see the task's `outputs`.
-
-    rules: `masking.Rules`, for records without masks.
-    """
-    @functools.lru_cache(maxsize=1)
-    def evaluator():
-        return Evaluator(task_model_fn(config, task), records.evaluation_input_fn(
-            record_files, task.feature_names, batch_size, rules))
-
-    def answer(checkpoint):
-        with restoring(checkpoint), records.naming_damage(record_files):
-            return evaluator().run(checkpoint)
-
-    return answer
-
-
-@contextlib.contextmanager
-def restoring(checkpoint):
-    """Tells in one line that a checkpoint does not hold the model's variables."""
-    try:
-        yield
-    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-        if "Restoring from checkpoint failed" not in str(error):
-            raise
-        found = re.search(r"Key \S+ not found in checkpoint|shapes? .*\[[^\n]*", str(error))
-        raise UserError("%s: its variables are not those of the model%s" % (
-            checkpoint, " (%s)" % found.group() if found else ""))
-
-
-def write_figures(output_dir, name, task, figures, title):
-    """Prints figures and writes them to <output_dir>/<name>.json."""
-    print("%s\n%s" % (title, task.format_figures(figures)), flush=True)
-    files.write_json(os.path.join(output_dir, name + ".json"), figures)
-
-
-def best_model(values):
-    """The ModelFiles of what is applied: the run folder's, else those of --init_checkpoint."""
-    own = own_files(values)
-    if own or not values.init_checkpoint:
-        return own or checkpoints.find_model(values.output_dir, "output_dir")
-    return checkpoints.find_model(values.init_checkpoint, "init_checkpoint")

@@ -7,9 +7,12 @@ import types
 import numpy as np
 import pytest
 
+from bert import checkpoints
 from distill import recipe
 from distill import schedule
 from distill.teacher import Teacher
+from tasks import measuring
+from tasks import models
 from tasks import runs
 from tests import batches
 from tests import graphs
@@ -63,10 +66,10 @@ class Run:
         folder.mkdir(exist_ok=True)
         (folder / "vocab.txt").write_text("[PAD]\n")
         self._values = types.SimpleNamespace(**dict(FLAGS, output_dir=str(folder / "run"), **flags))
-        self._model = runs.Model(STUDENT, None, runs.checkpoints.NO_FILES._replace(
+        self._model = models.Model(STUDENT, None, checkpoints.NO_FILES._replace(
             vocab_file=str(folder / "vocab.txt"), config_file="student.json"), None)
         self._teacher, self._files = teacher, record_files
-        monkeypatch.setattr(runs, "answering", functools.partial(self._answering, runs.answering))
+        monkeypatch.setattr(measuring, "answering", functools.partial(self._answering, measuring.answering))
 
     def _answering(self, answering, *arguments):
         answer = answering(*arguments)
