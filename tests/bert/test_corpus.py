@@ -6,7 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert import corpus
+from tests import graphs
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 
 def write(tmp_path, content, name="a.txt"):

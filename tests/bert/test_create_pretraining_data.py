@@ -15,6 +15,8 @@ from tests import peer
 from tests.bert.creation import SETTINGS, contents, create, documents, sentence
 from training.command import UserError
 
+pytestmark = graphs.ON_TENSORFLOW_2
+
 
 # ---- whole files
 
@@ -64,7 +66,6 @@ def test_finished_shards_are_left_alone(folder):
     {"num_shards": 3}, {"random_seed": 2}, {"dupe_factor": 9}, {"max_seq_length": 17}, {"samples": "packed"},
     {"max_predictions_per_seq": 5}, {"masked_lm_prob": 0.2}, {"do_lower_case": False}, {"text": documents(6)},
 ], ids=lambda change: next(iter(change)))
-@graphs.ON_TENSORFLOW_2
 def test_shards_are_made_anew_when_anything_changes(folder, change):
     create(folder, documents(5), num_shards=2)
     counts, shards = create(folder, **dict({"text": documents(5), "num_shards": 2}, **change))
@@ -205,7 +206,6 @@ def test_the_command_says_what_it_did_and_then_that_it_is_finished(folder):
     assert manifest["counts"]["instances"] == 810
 
 
-@graphs.ON_TENSORFLOW_2
 def test_a_killed_run_leaves_neither_records_nor_workers_and_can_be_repeated(folder):
     (folder / "a.txt").write_text(documents(30000), encoding="utf-8")
     process = command(folder, "--num_workers=2", "--max_seq_length=16")

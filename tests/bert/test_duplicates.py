@@ -15,6 +15,8 @@ from bert.duplicates import Dropped, SignatureFiles, Signer
 from tests import graphs
 from training.command import UserError
 
+pytestmark = graphs.ON_TENSORFLOW_2
+
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 POSTING = (
@@ -338,7 +340,6 @@ def test_more_unlike_documents_of_one_band_than_fit_into_memory_stay(find, monke
     assert find("near", signatures) == list(range(400, 500))
 
 
-@graphs.ON_TENSORFLOW_2
 @given(strategies.integers(0, 2 ** 31), strategies.integers(1, 40), strategies.sampled_from([20, 77, 150]))
 @settings(max_examples=20, deadline=None)
 def test_the_order_of_adding_changes_nothing(tmp_path_factory, seed, values, batch):
@@ -391,7 +392,6 @@ def run_alone(code):
     return json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=CHECKOUT))
 
 
-@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("kind, count, same, limit", [("exact", 800000, 300, 14), ("near", 100000, 10, 8)])
 def test_memory_does_not_grow_with_the_number_of_documents(tmp_path, kind, count, same, limit):
     code = """if True:

@@ -18,6 +18,8 @@ from tests import commands
 from tests import graphs
 from training.command import UserError
 
+pytestmark = graphs.ON_TENSORFLOW_2
+
 CHARS = "聚氯乙烯是一种树脂铁它很硬"
 VOCAB = list(tokenization.SPECIAL_TOKENS) + list(CHARS) + ["pvc", "##u"]
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -96,7 +98,6 @@ FEATURE = (strategies.lists(INT64) | strategies.lists(strategies.floats(width=32
 FEATURES = strategies.dictionaries(strategies.text(max_size=5), FEATURE, max_size=5)
 
 
-@graphs.ON_TENSORFLOW_2
 @settings(max_examples=300, deadline=None)
 @given(FEATURES)
 def test_examples_are_read_as_the_protobuf_library_wrote_them(features):
@@ -122,7 +123,6 @@ def test_numbers_are_read_however_they_were_packed(integers, floats, packed):
         assert inspection.decode_feature(encoded) == list(expected)
 
 
-@graphs.ON_TENSORFLOW_2
 @settings(max_examples=500, deadline=None)
 @given(strategies.binary(max_size=40) | FEATURES.flatmap(lambda features: strategies.binary(max_size=3).map(
     lambda more: example(**features)[:-1] + more)))

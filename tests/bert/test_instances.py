@@ -6,8 +6,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from bert import records
+from tests import graphs
 from tests import peer
 from tests.bert.creation import CHARS, FIRST_WORD, MASK, SPECIAL, create, documents, read, sentence, unmasked
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 
 # ---- the format

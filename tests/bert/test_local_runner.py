@@ -7,8 +7,11 @@ import pytest
 from bert import corpus
 from bert import encoding
 from bert import local_runner
+from tests import graphs
 from tests.bert.creation import contents, create, documents
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 
 # ---- the same bytes

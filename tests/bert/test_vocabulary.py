@@ -9,7 +9,10 @@ import pytest
 from bert import coverage
 from bert import tokenization
 from bert import vocabulary
+from tests import graphs
 from tests import peer
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 TEXT = "聚氯乙烯 PVC 管\n聚乙烯 PE 管 pvc\n\n一种PVC-U管，耐酸。\n"
 

@@ -8,8 +8,11 @@ from bert import tokenization
 from bert.tokenization import FullTokenizer
 from bert.word_tokenization import BasicWordTokenizer
 from bert.word_tokenization import WordTokenizer
+from tests import graphs
 from tests import peer
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 SHARED_DEV = os.path.join(peer.CHECKOUT, "..", "shared", "data", "tasks", "chnsenticorp", "dev.tsv")
 SPECIAL = list(tokenization.SPECIAL_TOKENS)

@@ -12,8 +12,11 @@ from bert.encoding import Encoder
 from bert.tokenization import FullTokenizer
 from bert.words import Segmenter
 from bert.words import Tagger
+from tests import graphs
 from tests import peer
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 SHARED = os.path.join(os.path.dirname(peer.CHECKOUT), "shared", "data")
 CHARS = "苹果手机很好用我在买了聚氯乙烯丙二管材的氧化α恤，。、·-,&+.%()"

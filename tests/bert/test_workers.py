@@ -5,7 +5,10 @@ import time
 import pytest
 
 from bert import workers
+from tests import graphs
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])

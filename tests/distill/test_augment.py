@@ -11,6 +11,8 @@ from tests import commands
 from tests import graphs
 from tests import tiny
 
+pytestmark = graphs.ON_TENSORFLOW_2
+
 # Of characters that jieba knows: it takes a millisecond for each that it does not.
 SENTENCES = ["酒店房间不大，但是服务很好。", "苹果手机很好用！我买了 两个", "早餐一般, 价格太贵", "好"]
 
@@ -73,7 +75,6 @@ def test_copies_are_written_and_counted(augment, tmp_path):
     assert not {row["text_a"] for row in found} & set(SENTENCES[:3])
 
 
-@graphs.ON_TENSORFLOW_2
 def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_processes(augment, tmp_path):
     tiny.write_lines(tmp_path / "texts.txt", SENTENCES * 110 + ["酒店"])  # several chunks
     contents = []
@@ -148,7 +149,6 @@ def test_rows_that_cannot_be_used_may_be_left_out(augment, tmp_path):
     assert result.out.splitlines()[-1].startswith("rows left out 1, the first: %s:3: 2 columns where 1 is" % path)
 
 
-@graphs.ON_TENSORFLOW_2
 def test_a_student_can_be_distilled_on_what_was_written(forks, augment, world, teacher_classifier, tmp_path):
     succeeded(augment("--method=words", "--input_file=" + world.unlabeled, "--num_copies=2"))
     result = succeeded(forks.run(
@@ -176,7 +176,6 @@ def test_a_masked_lm_replaces_characters_and_nothing_else(by_masked_lm, world, t
                    for text in by_length[len(copy)])
 
 
-@graphs.ON_TENSORFLOW_2
 def test_a_masked_lm_gives_the_same_bytes_again_and_others_with_another_seed(by_masked_lm, tmp_path):
     contents = []
     for flags in ([], [], ["--random_seed=2"], ["--unit=character"]):
@@ -248,7 +247,6 @@ def test_a_text_that_cannot_be_used_is_told_by_file_and_line(augment, tmp_path, 
     assert not (tmp_path / "out.txt").exists()
 
 
-@graphs.ON_TENSORFLOW_2
 def test_a_run_that_is_killed_leaves_the_old_file(tmp_path):
     texts = tiny.write_lines(tmp_path / "in" / "texts.txt", SENTENCES * 500)
     output = tiny.write_lines(tmp_path / "out" / "out.jsonl", ["old"])

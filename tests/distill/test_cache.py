@@ -22,6 +22,8 @@ from tests.distill.pairs import WEIGHTS
 from training import files
 from training.command import UserError
 
+pytestmark = graphs.ON_TENSORFLOW_2
+
 LAYERS = [1, 3]
 OF_POOLED = ("text_similarity", "contrast_1", "contrast_2", "patience_1", "patience_2")
 ALL = dict(WEIGHTS, **{name: weight for name, weight in MORE_WEIGHTS.items() if not name.startswith("attention")})
@@ -71,7 +73,6 @@ def test_terms_of_cached_outputs_are_those_of_live_ones_within_float16(task, wha
         assert found[name] == pytest.approx(value, rel=2e-3), name
 
 
-@graphs.ON_TENSORFLOW_2
 def test_training_by_cached_outputs_ends_with_the_weights_of_live_ones(cached, tmp_path):
     teacher, (record_file, _) = cached("classification", "logits", "states")
     found = []
@@ -95,7 +96,6 @@ def test_what_a_stage_does_not_look_at_is_not_read(cached, monkeypatch):
     assert set(read) == {"logits"}
 
 
-@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("what, of_stage", [
     (["logits", "states"], {"prediction": 1.0}), (["logits", "pooled"], {"prediction": 1.0}),
     (["states", "logits", "pooled"], {"contrast_1": 1.0, "patience_2": 1.0})], ids=str)

@@ -12,6 +12,8 @@ from tests import batches
 from tests import graphs
 from training.command import UserError
 
+pytestmark = graphs.ON_REFERENCE
+
 MASKED_LM = batches.TASKS["masked_lm"]
 TEACHER = dataclasses.replace(batches.bert(layers=4, width=12), num_attention_heads=3, intermediate_size=10)
 STUDENT = dataclasses.replace(TEACHER, num_hidden_layers=2, hidden_size=8, num_attention_heads=2,

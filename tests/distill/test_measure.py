@@ -9,6 +9,9 @@ from distill.model_fn import distillation_model_fn
 from distill.teacher import Teacher
 from tasks.model_fn import Init
 from tests import batches
+from tests import graphs
+
+pytestmark = graphs.ON_REFERENCE
 
 TASK = batches.TASKS["classification"]
 STUDENT = batches.bilstm(layers=1, dropout=0.5)  # with dropout no figure below would fit

@@ -14,6 +14,8 @@ from tests.distill.pairs import MAP
 from tests.distill.pairs import MORE_WEIGHTS
 from tests.distill.pairs import STUDENTS
 
+pytestmark = graphs.ON_REFERENCE
+
 TASK = batches.TASKS["classification"]
 WEIGHTS = {"embedding": 1.0, "hidden_1": 0.5, "contrast_2": 0.3, "prediction": 1.0, "label": 1.0}
 
@@ -70,7 +72,7 @@ def loss_of(student, teacher, perturbation):
     return found[0], dict(zip(names, found[1]))
 
 
-@pytest.mark.parametrize("kind", ["bilstm", pytest.param("bert", marks=graphs.ON_TENSORFLOW_2)])
+@pytest.mark.parametrize("kind", ["bilstm", "bert"])
 def test_the_loss_is_that_of_texts_made_harder_on_the_same_variables(kind, saved_teacher):
     teacher, _ = saved_teacher("bert", "classification")
     plain, _ = loss_of(STUDENTS[kind], teacher, 0.0)
@@ -83,7 +85,6 @@ def test_the_loss_is_that_of_texts_made_harder_on_the_same_variables(kind, saved
     assert max(np.abs(gradients[name] - small_gradients[name]).max() for name in gradients) > 1e-3
 
 
-@graphs.ON_TENSORFLOW_2
 def test_training_so_keeps_the_variables_of_training_without_on_replicas_too(saved_teacher, tmp_path):
     teacher, _ = saved_teacher("bert", "classification")
     weights = {name: weight for name, weight in dict(WEIGHTS, **MORE_WEIGHTS).items()

@@ -19,6 +19,8 @@ from tests import graphs
 from training import files
 from training.command import UserError
 
+pytestmark = graphs.ON_REFERENCE
+
 TASK = batches.TASKS["classification"]
 STUDENT = batches.bilstm(layers=1, dropout=0.3)
 TEACHER = batches.bert(layers=1)
@@ -155,7 +157,6 @@ def test_a_run_killed_while_it_thaws_ends_with_the_weights_of_an_unbroken_one(
     assert graphs.largest_difference(run.weights[10], unbroken.weights[10]) < 1e-6
 
 
-@graphs.ON_REFERENCE
 def test_stages_have_their_own_rates(teacher, record_files, tmp_path, monkeypatch):
     run = Run(tmp_path, teacher, record_files, monkeypatch, stage_learning_rates=["1e-2", "1e-9", "1e-2"],
               stage_steps=["1", "1", "1"], unfreeze_steps=0)
@@ -186,7 +187,6 @@ def test_a_stage_of_states_stops_by_its_own_loss_on_dev(teacher, record_files, t
     assert max(run.weights) == 4
 
 
-@graphs.ON_REFERENCE
 def test_balanced_terms_begin_with_what_their_weights_say_and_are_kept(
         teacher, record_files, tmp_path, monkeypatch, capsys):
     run = Run(tmp_path, teacher, record_files, monkeypatch, balance_terms=True, strategy="joint", stage_steps=["3"],
@@ -204,7 +204,6 @@ def test_balanced_terms_begin_with_what_their_weights_say_and_are_kept(
     assert files.read_json(run.folder + "/run/balance.json")["joint"] == weights
 
 
-@graphs.ON_REFERENCE
 def test_terms_are_measured_once_a_stage_however_often_it_thaws(teacher, record_files, tmp_path, monkeypatch, capsys):
     run = Run(tmp_path, teacher, record_files, monkeypatch, balance_terms=True, stage_steps=["1", "3", "1"])
     run.train()

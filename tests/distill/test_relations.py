@@ -5,6 +5,8 @@ import tensorflow.compat.v1 as tf
 from distill import relations
 from tests import graphs
 
+pytestmark = graphs.ON_REFERENCE
+
 LENGTHS, LENGTH, HEADS = [5, 3, 0, 1], 5, 2
 MASK = graphs.mask_of(LENGTHS, LENGTH)
 ERRORS = [relations.token_similarity, relations.text_similarity, relations.attention]  # 0 between equals

@@ -8,6 +8,8 @@ from tests import batches
 from tests import graphs
 from training.command import UserError
 
+pytestmark = graphs.ON_REFERENCE
+
 TASK = batches.TASKS["classification"]
 
 
@@ -51,7 +53,6 @@ def test_a_teacher_may_be_some_layers_of_its_checkpoint(tmp_path):
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-5)
 
 
-@graphs.ON_REFERENCE
 def test_several_teachers_are_their_mean(tmp_path):
     config = batches.bert()
     saved = [batches.save_model(tmp_path / ("%d.ckpt" % number), config, TASK, scale=0.2 + 0.1 * number)[0]

@@ -20,6 +20,8 @@ from tests.distill.pairs import WEIGHTS
 from tests.distill.pairs import build
 from tests.distill.pairs import terms_of
 
+pytestmark = graphs.ON_REFERENCE
+
 
 def softmax(logits):
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
@@ -59,8 +61,8 @@ def expected_label(task, ours, batch):
 
 
 @pytest.mark.parametrize("student, teacher, task", [
-    ("bilstm", "bert", "masked_lm"), pytest.param("bilstm", "bert", "several_labels", marks=graphs.ON_REFERENCE),
-    pytest.param("bert", "bilstm", "classification", marks=graphs.ON_REFERENCE)])
+    ("bilstm", "bert", "masked_lm"), ("bilstm", "bert", "several_labels"),
+    ("bert", "bilstm", "classification")])
 def test_each_term_is_its_formula_on_the_outputs_of_the_two_models(student, teacher, task, saved_teacher):
     given, teacher_weights = saved_teacher(teacher, task)
     serialized = batches.texts(several_labels=task == "several_labels")
@@ -138,7 +140,6 @@ def expected_of_states(pairs, mask):
     return found
 
 
-@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("student, teacher, task", [
     ("bert", "bert", "classification"), ("bilstm", "bert", "masked_lm"), ("bilstm", "bilstm", "several_labels")])
 def test_each_term_of_another_method_is_its_formula_on_the_outputs_of_the_two_models(
@@ -167,7 +168,6 @@ def test_each_term_of_another_method_is_its_formula_on_the_outputs_of_the_two_mo
     assert found["loss"] == pytest.approx(sum(weights[name] * found[name] for name in weights), rel=1e-5)
 
 
-@graphs.ON_REFERENCE
 def test_patience_needs_no_projection_where_the_widths_are_equal(saved_teacher):
     teacher, teacher_weights = saved_teacher("bert", "classification")
     student = batches.bert(layers=2)
@@ -178,7 +178,6 @@ def test_patience_needs_no_projection_where_the_widths_are_equal(saved_teacher):
     assert found["patience_2"] == pytest.approx(np.mean((units(ours) - units(theirs)) ** 2), rel=1e-4)
 
 
-@graphs.ON_REFERENCE
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_its_states_and_attention(tmp_path):
     task, config = batches.TASKS["classification"], batches.bert(layers=3)
     checkpoint, weights = batches.save_model(tmp_path / "m.ckpt", config, task, scale=0.6)

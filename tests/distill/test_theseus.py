@@ -17,6 +17,8 @@ from tests import batches
 from tests import graphs
 from training.command import UserError
 
+pytestmark = graphs.ON_REFERENCE
+
 TASK = batches.TASKS["classification"]
 TEACHER, STUDENT = batches.bert(layers=4), batches.bert(layers=2)
 
@@ -53,7 +55,6 @@ def sequence(teacher, probability, seed=1):
     return graphs.run(build, seed=seed, weights=weights)
 
 
-@graphs.ON_REFERENCE
 def test_with_probability_0_the_model_is_the_teacher_and_with_1_the_student(teacher):
     found = sequence(teacher, 0.0)
     np.testing.assert_allclose(found["mixed"], found["teacher"], atol=1e-6)
@@ -75,7 +76,6 @@ def test_layers_are_drawn_anew_for_each_layer_step_and_seed():
     assert len({float(value) for pair in found for value in pair}) == 8
 
 
-@graphs.ON_REFERENCE
 def test_between_them_some_layers_are_the_students(teacher):
     low, high = sorted(draws(1, 0))
     found = sequence(teacher, float(low + high) / 2)

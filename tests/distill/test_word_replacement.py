@@ -16,6 +16,8 @@ from tasks.masked_lm import MaskedLm
 from tests import graphs
 from training.command import UserError
 
+pytestmark = graphs.ON_REFERENCE
+
 CHARACTERS = "苹果手机很好用我在买了酒店房间小服务"
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]"] + list(CHARACTERS) + [
     "##果", "##机", "，", "。", "pvc", "##u", "5", "u"]
@@ -132,7 +134,6 @@ def test_a_draw_just_below_1_is_the_last_of_the_top_k():
     assert drawn.tolist() == [8]
 
 
-@graphs.ON_REFERENCE
 def test_characters_are_drawn_from_the_top_k_of_the_model_itself(checkpoint, predictor):
     """Against logits of the plain graph, text by text, sorted and summed by NumPy."""
     random = np.random.RandomState(1)

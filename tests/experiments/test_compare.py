@@ -5,7 +5,10 @@ import pytest
 from experiments import compare
 from experiments import figures
 from tests import commands
+from tests import graphs
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 TRUE = ["a", "a", "b", "b"]
 

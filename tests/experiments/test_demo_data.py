@@ -9,8 +9,11 @@ from experiments import demo_data
 from experiments import package_index
 from tasks.text_files import Labels
 from tasks.text_files import read_rows
+from tests import graphs
 from training import files
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SIZES = {"num_test": 20, "num_dev": 10, "labelled_share": 0.2}

@@ -8,7 +8,10 @@ import tarfile
 import pytest
 
 from experiments import package_index
+from tests import graphs
 from training.command import UserError
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 NAME = "an-archive-of-the-tests"
 

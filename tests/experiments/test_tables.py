@@ -19,6 +19,8 @@ from training import files
 from training import run_folder
 from training.command import UserError
 
+pytestmark = graphs.ON_TENSORFLOW_2
+
 LABELS = ["a", "b"] * 50
 
 
@@ -216,7 +218,6 @@ def flags(world, teacher_classifier, tmp_path_factory):
             "--save_checkpoints_steps=2", "--output_dir=%s" % (tmp_path_factory.mktemp("tables") / "out")]
 
 
-@graphs.ON_TENSORFLOW_2
 def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
     command = ["experiments.tables", "--rows=no_hidden,theseus", "--learning_rates=1e-2", "--cache_teacher",
                "--curves"] + flags

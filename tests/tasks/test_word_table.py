@@ -17,6 +17,8 @@ from tests import graphs
 from tests import tiny
 from training.command import UserError
 
+pytestmark = graphs.ON_TENSORFLOW_2
+
 TASK = batches.TASKS["classification"]
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + tiny.CHARACTERS[:batches.VOCABULARY - 5]
 SEED = 5  # that of `batches.train`
@@ -60,9 +62,7 @@ def start(folder, config, table=None, replicas=1):
         return train(init)
 
 
-@pytest.mark.parametrize("config", [
-    pytest.param(config, marks=graphs.ON_TENSORFLOW_2) if config.model_type in ("bert", "albert") else config
-    for config in MODELS])
+@pytest.mark.parametrize("config", MODELS)
 def test_a_model_starts_with_the_vectors_of_the_file_and_is_fresh_elsewhere(config, vocab_file, tmp_path, capsys):
     rows = vectors(config.embedding_size)
     table = open_file(write_vectors(tmp_path, rows), config, vocab_file)

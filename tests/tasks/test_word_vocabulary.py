@@ -7,7 +7,10 @@ from bert.tokenization import SPECIAL_TOKENS
 from bert.word_tokenization import WordTokenizer
 from tasks import word_vocabulary
 from tests import commands
+from tests import graphs
 from tests import tiny
+
+pytestmark = graphs.ON_TENSORFLOW_2
 
 SPECIAL = list(SPECIAL_TOKENS)
 TRAIN = [("好", "苹果手机 USB"), ("坏", "苹果，苹果 usb 手机"), ("坏", "管材")]
