@@ -181,7 +181,7 @@ def evaluate(values, model, data):
     checkpoint, thresholds = best_model(values, task)
     made = records_of(values, data, data.splits.report)
     figures = measuring.evaluate(model.config, task, checkpoint, [made.path], values.eval_batch_size,
-                            thresholds=thresholds)
+                                 thresholds=thresholds)
     report = data.splits.report
     title = "%s on %s (%s)" % (checkpoint, report.describe(), data.splits.describe())
     figures.update(measured_on=report.describe(), data_sha256=files.digest(report.path))
