@@ -22,16 +22,22 @@ def world(tmp_path_factory):
     return worlds.World(str(tmp_path_factory.mktemp("faults")))
 
 
+def happens(trial, world, name, numbers):
+    """Makes trials until the fault has met its job; it may come before the job is ready, or after its end, which
+    depends on how busy the machine is."""
+    return any(trial(world, name, number) for number in numbers)
+
+
 @graphs.ON_TENSORFLOW_2
 def test_a_corpus_job_that_is_killed_ends_with_the_same_bytes(world):
-    assert kill.trial(world, "create_pretraining_data", 0) >= 1
+    assert happens(kill.trial, world, "create_pretraining_data", (0, 1, 2))
 
 
 @graphs.ON_TENSORFLOW_2
 def test_a_training_that_is_killed_or_asked_to_end_goes_on_to_the_same_end(world):
-    # Trials whose moments lie in the middle, so that something is there to go on with and something left to do.
-    assert kill.trial(world, "pretraining", 4) == 1
-    assert kill.signalled(world, "pretraining", 22) >= 1
+    # The first trials' moments lie in the middle, so that something is there to go on with and something left to do.
+    assert happens(kill.trial, world, "pretraining", (4, 5, 6))
+    assert happens(kill.signalled, world, "pretraining", (22, 23, 24, 25))
 
 
 @graphs.ON_TENSORFLOW_2

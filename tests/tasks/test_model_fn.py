@@ -7,7 +7,6 @@ import tensorflow.compat.v1 as tf
 from bert import records
 from bert.optimization import Schedule
 from tasks import measuring
-from tasks import runs
 from tasks.model_fn import Init
 from tasks.model_fn import task_model_fn
 from tests import batches
@@ -143,7 +142,7 @@ def test_an_evaluator_answers_for_each_checkpoint_it_is_given_and_begins_anew_af
 def test_a_run_builds_its_model_once_to_measure_its_checkpoints(records_file, tmp_path, monkeypatch):
     task, built = batches.TASKS["classification"], []
     saved = [batches.save_model(tmp_path / str(scale), BILSTM, task, scale)[0] for scale in (0.4, 0.8)]
-    monkeypatch.setattr(runs, "Evaluator", lambda *arguments: built.append(Evaluator(*arguments)) or built[-1])
+    monkeypatch.setattr(measuring, "Evaluator", lambda *arguments: built.append(Evaluator(*arguments)) or built[-1])
     answer = measuring.answering(BILSTM, task, [records_file], 5)
     assert not built  # a run that measures nothing builds nothing
     found = [answer(checkpoint)["logits"] for checkpoint in saved]
