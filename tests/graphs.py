@@ -18,8 +18,8 @@ from training import runtime
 
 SHARED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "shared")
 
-# Tests that take long and do not look at what differs between the TensorFlows run on one of them; whoever marks one
-# sees to it that nothing else skips it there.
+# Tests that do not look at what differs between the TensorFlows run on one of them; whoever marks one sees to it that
+# nothing else skips it there.
 IS_REFERENCE = tf.__version__.startswith("1.")
 ON_TENSORFLOW_2 = pytest.mark.skipif(IS_REFERENCE, reason="one version is enough, TensorFlow 2")
 ON_REFERENCE = pytest.mark.skipif(not IS_REFERENCE, reason="one version is enough, TensorFlow 1.15")

@@ -6,8 +6,8 @@ from bert import records
 from bert.optimization import Schedule
 from distill.model_fn import Distillation
 from distill.model_fn import distillation_model_fn
+from tasks import measuring
 from tasks.model_fn import Init
-from tasks.model_fn import task_model_fn
 from tests import batches
 from tests import graphs
 from tests.distill.pairs import CUTTABLE
@@ -20,7 +20,6 @@ from tests.distill.pairs import build
 from training import loop
 from training import runtime
 from training.command import UserError
-from training.evaluation import Evaluator
 
 
 @pytest.mark.parametrize("student, task", [
@@ -127,10 +126,8 @@ def test_checkpoints_hold_the_student_and_its_projections_and_nothing_of_the_tea
 def test_the_student_is_measured_without_its_projections_and_its_teacher(trained):
     _, found, folder = trained
     task, student = batches.TASKS["classification"], STUDENTS["bilstm"]
-    answers = Evaluator(
-        task_model_fn(student, task),
-        records.evaluation_input_fn([str(folder / "texts.tfrecord")], task.feature_names, 5)
-    ).run(tf.train.latest_checkpoint(str(folder / "run")))
+    answers = measuring.answering(student, task, [str(folder / "texts.tfrecord")], 5)(
+        tf.train.latest_checkpoint(str(folder / "run")))
     expected = batches.forward(student, task, batches.texts(), batches.from_dict(found))["logits"]
     np.testing.assert_allclose(answers["logits"], expected, atol=1e-5)
 

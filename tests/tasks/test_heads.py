@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from bert import records
 from bert.optimization import Schedule
 from distill import teacher as teachers
 from distill.model_fn import Distillation
@@ -12,6 +11,7 @@ from serving import export
 from student import lstm
 from tasks import encoders
 from tasks import heads
+from tasks import measuring
 from tasks.classification import Classification
 from tasks.encoders import build_encoder
 from tasks.model_fn import Init
@@ -21,7 +21,6 @@ from tasks.text_settings import TextSettings
 from tests import batches
 from tests import graphs
 from training.command import UserError
-from training.evaluation import Evaluator
 
 LENGTHS = [7, 2, 5, 1, 0, 4]  # shorter than some windows, as long, longer
 STATES = np.random.RandomState(4).normal(0, 1, [len(LENGTHS), 7, 6]).astype(np.float32)
@@ -229,8 +228,7 @@ def test_an_export_answers_as_the_estimator_does(kind, head, records_file, tmp_p
     config = CONFIGS[kind](dropout=0.5)
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, task(head))
     wanted = batches.forward(config, task(head), batches.texts(), batches.from_dict(saved))["logits"]
-    found = Evaluator(task_model_fn(config, task(head)), records.evaluation_input_fn(
-        [records_file], records.CLASSIFICATION_FEATURES, 5)).run(checkpoint)["logits"]
+    found = measuring.answering(config, task(head), [records_file], 5)(checkpoint)["logits"]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     folder = export.export(config, task(head), checkpoint, str(tmp_path / "export"), {},
                            TextSettings(tokenizer="words"), "")

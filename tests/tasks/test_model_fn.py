@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from bert import records
 from bert.optimization import Schedule
 from tasks import measuring
 from tasks.model_fn import Init
@@ -100,11 +99,7 @@ def test_every_tensor_of_a_model_has_a_gradient(config, task):
 
 
 def answers(config, task, checkpoint, records_file):
-    return evaluator(config, task, records_file).run(checkpoint)
-
-
-def evaluator(config, task, records_file):
-    return Evaluator(task_model_fn(config, task), records.evaluation_input_fn([records_file], task.feature_names, 5))
+    return measuring.answering(config, task, [records_file], 5)(checkpoint)
 
 
 @pytest.mark.parametrize("with_step", [True, False])
@@ -125,9 +120,9 @@ def test_an_evaluator_answers_for_each_checkpoint_it_is_given_and_begins_anew_af
     saved = [batches.save_model(tmp_path / str(scale), BILSTM, task, scale)[0] for scale in (0.4, 0.8)]
     alone = [answers(BILSTM, task, checkpoint, records_file)["logits"] for checkpoint in saved]
     assert np.abs(alone[0] - alone[1]).max() > 0.01
-    made = evaluator(BILSTM, task, records_file)
+    answer = measuring.answering(BILSTM, task, [records_file], 5)
     for number in (0, 1):
-        np.testing.assert_array_equal(made.run(saved[number])["logits"], alone[number])
+        np.testing.assert_array_equal(answer(saved[number])["logits"], alone[number])
 
     def interrupted(batches, **_):
         yield next(iter(batches))
@@ -135,8 +130,8 @@ def test_an_evaluator_answers_for_each_checkpoint_it_is_given_and_begins_anew_af
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
         context.setattr(evaluation, "tqdm", interrupted)
-        made.run(saved[1])
-    np.testing.assert_array_equal(made.run(saved[0])["logits"], alone[0])
+        answer(saved[1])
+    np.testing.assert_array_equal(answer(saved[0])["logits"], alone[0])
 
 
 def test_a_run_builds_its_model_once_to_measure_its_checkpoints(records_file, tmp_path, monkeypatch):

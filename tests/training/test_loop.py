@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from bert import checkpoints
 from bert import records
 from bert.optimization import Schedule
+from tasks import measuring
 from tasks.model_fn import task_model_fn
 from tests import batches
 from tests import graphs
@@ -17,7 +18,6 @@ from training import loop
 from training import run_folder
 from training import runtime
 from training import saved
-from training.evaluation import Evaluator
 
 TASK = batches.TASKS["classification"]
 CONFIG = batches.bilstm(layers=1, dropout=0.3)
@@ -203,11 +203,7 @@ def dev_file(tmp_path_factory):
 
 def measure(dev_file):
     """A function of a checkpoint that gives the task's figures."""
-    def evaluate(checkpoint):
-        input_fn = records.evaluation_input_fn([dev_file], TASK.feature_names, 8)
-        return TASK.figures(Evaluator(task_model_fn(CONFIG, TASK), input_fn).run(checkpoint))
-
-    return evaluate
+    return lambda checkpoint: measuring.evaluate(CONFIG, TASK, checkpoint, [dev_file], 8)
 
 
 def train(folder, records_file, evaluate, runs=None, patience=0, num_parts=1, replicas=1, hook=None):
