@@ -90,15 +90,19 @@ def last(folder):
     Raises:
       UserError: there was one, and it is gone, or what names it is: the run would silently begin anew.
     """
-    state = _state(folder)
-    if state and os.path.exists(os.path.join(folder, os.path.basename(state.model_checkpoint_path)) + ".index"):
-        return os.path.join(folder, os.path.basename(state.model_checkpoint_path))
-    steps = steps_of(folder)
-    # A run that is killed while it saves its very first has no such file yet.
-    if state or os.path.exists(os.path.join(folder, STATE)) or steps and steps[-1] > 0:
-        raise UserError("%s: damaged, or names a checkpoint that is gone; %s" % (
-            os.path.join(folder, STATE), _advice(folder, steps)))
-    return None
+    before, seen = None, ()
+    while seen != before:  # a run that saves meanwhile can remove what was just named
+        before, state = seen, _state(folder)
+        named = state and os.path.join(folder, os.path.basename(state.model_checkpoint_path))
+        if named and os.path.exists(named + ".index"):
+            return named
+        steps = steps_of(folder)
+        # A run that is killed while it saves its very first has no such file yet.
+        if not (named or os.path.exists(os.path.join(folder, STATE)) or steps and steps[-1] > 0):
+            return None
+        seen = named, steps
+    raise UserError("%s: damaged, or names a checkpoint that is gone; %s" % (
+        os.path.join(folder, STATE), _advice(folder, steps)))
 
 
 def _state(folder):

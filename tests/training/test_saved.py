@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 from bert import checkpoints
+from tests import tiny
 from training import run_folder
 from training import saved
 from training.command import UserError
@@ -79,6 +81,23 @@ def test_a_run_whose_last_checkpoint_cannot_be_told_does_not_begin_anew(harm, fo
         saved.last(folder)
     saved.repair(folder)
     assert saved.last_step(folder) in (10, 20)
+
+
+def test_one_who_looks_while_a_run_saves_finds_a_checkpoint_and_never_damage(tmp_path):
+    folder = str(tmp_path)
+
+    def save_and_remove():
+        for step in range(400):  # the first is of step 0, as of every run
+            tiny.write_lines(saved.prefix_of(folder, step) + INDEX, [])
+            tf.train.update_checkpoint_state(folder, "model.ckpt-%d" % step)
+            saved.remove(saved.prefix_of(folder, step - 1))
+
+    run = threading.Thread(target=save_and_remove)
+    run.start()
+    seen = [0]
+    while run.is_alive():
+        seen.append(saved.last_step(folder))
+    assert seen == sorted(seen) and saved.last_step(folder) == 399
 
 
 def test_a_folder_that_was_moved_has_its_checkpoints_still(folder, tmp_path):
