@@ -234,8 +234,11 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
         every_file = {name for plan in plans for name in plan.files or train_files} | set(select_files)
         with records.naming_damage(sorted(every_file)):
             result = loop.train(stages, config, _selection(values, model, task, select_files, rules), hooks_of(values))
-    print("%s: finished at step %d%s" % (
-        values.output_dir, result["steps"], ": " + result["reason"] if cluster.is_chief() else ""), flush=True)
+    if result:
+        print("%s: finished at step %d: %s" % (values.output_dir, result["steps"], result["reason"]), flush=True)
+    else:
+        print("%s: this worker has done its part; the chief (worker 0) saves the last checkpoint and tells the end"
+              % values.output_dir, flush=True)
 
 
 def _stage(values, config, task, start, plan, number, steps_to_come, begin, rules):

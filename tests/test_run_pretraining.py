@@ -183,8 +183,8 @@ def test_records_without_masks_are_masked_as_the_flags_say(pretrain, unmasked, w
     assert figures["predictions"] == written.counts.sum()
 
 
-# weights: as from `weights_in`; errors: what each process wrote to stderr.
-Trained = collections.namedtuple("Trained", "weights errors")
+# weights: as from `weights_in`; lines, errors: the last of what each process wrote to stdout, and all of stderr.
+Trained = collections.namedtuple("Trained", "weights lines errors")
 
 
 @pytest.fixture(scope="module")
@@ -201,12 +201,13 @@ def without_dropout(world, corpus_records, tmp_path_factory):
             "--vocab_file=" + world.vocabulary, "--student_config_file=" + model, "--do_train",
             "--num_train_steps=10", "--train_batch_size=16", *flags, **worker) for worker in workers]
         try:
-            errors = [process.communicate(timeout=commands.TIME_LIMIT)[1].decode("utf-8") for process in processes]
+            ends = [process.communicate(timeout=commands.TIME_LIMIT) for process in processes]
         finally:
             for process in processes:
                 process.kill()
+        lines, errors = zip(*[(out.decode("utf-8").splitlines()[-1], err.decode("utf-8")) for out, err in ends])
         assert [process.returncode for process in processes] == [0] * len(processes), errors
-        return Trained(last_weights(folder), errors)
+        return Trained(last_weights(folder), lines, errors)
 
     return train
 
@@ -220,12 +221,14 @@ def in_one_piece(without_dropout):
 def test_an_update_cut_in_two_gives_the_weights_of_one_in_one_piece(flag, without_dropout, in_one_piece):
     cut = without_dropout(flag)
     assert largest_difference(cut.weights, in_one_piece.weights) < 1e-5
-    assert cut.errors == [""]
+    assert cut.errors == ("",)
 
 
-def test_two_machines_give_the_weights_of_one(without_dropout, in_one_piece):
+def test_two_machines_give_the_weights_of_one_and_the_chief_tells_the_end(without_dropout, in_one_piece):
     both = without_dropout(workers=commands.cluster())
     assert largest_difference(both.weights, in_one_piece.weights) < 1e-5
+    assert both.lines[0].endswith(": finished at step 10: all steps made")
+    assert "this worker has done its part" in both.lines[1] and "Traceback" not in "".join(both.errors)
 
 
 @graphs.ON_TENSORFLOW_2

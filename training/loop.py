@@ -118,7 +118,7 @@ def train(stages, config, selection, hooks=()):
       hooks: SessionRunHooks.
 
     Returns:
-      dict, as in finished.json.
+      dict, as in finished.json; empty for a worker that is not the chief, which alone saves and knows the end.
     """
     if cluster.is_chief():
         saved.sweep(config.model_dir)
@@ -135,7 +135,7 @@ def train(stages, config, selection, hooks=()):
             print("stage %s: ended at step %d: %s" % (stage.name, step, reason), flush=True)
         first_step = step
     if not cluster.is_chief():
-        return {"steps": step}
+        return {}
     result = {"steps": step, "reason": reason, "best": selection.best()}
     run_folder.finish(config.model_dir, result)
     return result

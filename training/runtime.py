@@ -165,6 +165,8 @@ def train(estimator, input_fn, max_steps, hooks=(), saving_listeners=(), first_s
     if not cluster.jobs() or config.train_distribute is None:
         estimator.train(input_fn, max_steps=max_steps, hooks=hooks)
         return
+    # TensorFlow 1.15's own would, at Python's end, write a traceback about a stop that it does not implement.
+    tf.distribute.Server.__del__ = lambda server: None
     # Estimator.train refuses a cluster; train_and_evaluate evaluates nothing there.
     tf.estimator.train_and_evaluate(
         estimator, tf.estimator.TrainSpec(input_fn, max_steps, hooks), tf.estimator.EvalSpec(input_fn))
