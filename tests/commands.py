@@ -108,9 +108,13 @@ class Forks:
 
 def serve():
     """Reads a request a line, forks, and answers with the exit code."""
-    import training.command  # noqa: F401, I001  before TensorFlow, as in every command
-    import tensorflow.compat.v1  # noqa: F401
+    from tests import quick
 
+    import run_classifier  # noqa: F401  with all that they and their children import
+    import run_distill  # noqa: F401
+    import run_pretraining  # noqa: F401
+
+    getattr(quick.tf, "estimator")  # noqa: B009  TensorFlow 2 loads it, and Keras, when it is first named
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

@@ -12,6 +12,7 @@ import os
 import pytest
 
 from tests import commands
+from tests import quick  # noqa: F401
 from tests import tiny
 
 # folder: its --output_dir; command: what was run; result: commands.Result.

@@ -36,10 +36,7 @@ def run(build, seed=1, weights=None):
       seed: the graph's seed.
       weights: function of (name, shape) -> array; None: variables keep their initial values.
     """
-    two_devices = tf.ConfigProto(device_count={"CPU": 2})
-    # What is built here is small: optimizing it takes longer than running it as it is.
-    two_devices.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.Graph().as_default(), tf.Session(config=two_devices) as session:
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"CPU": 2})) as session:
         tf.set_random_seed(seed)
         fetches = build()
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])

@@ -50,6 +50,7 @@ def test_a_training_on_a_full_disk_says_so_and_goes_on_when_there_is_room(world)
         raise
 
 
+@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_rubbish_is_refused_or_read(name, world):
     fuzz.run(world, name, 1, cases=1500)

@@ -97,6 +97,7 @@ def test_predictions_stand_in_the_order_of_the_texts(student_classifier, world):
     assert np.mean(right) == pytest.approx(figures["accuracy"])
 
 
+@graphs.ON_REFERENCE
 def test_a_text_file_without_labels_is_predicted_in_its_order(
         student_classifier, world, copied, forks, tmp_path):
     texts = tiny.write_lines(tmp_path / "texts.txt", [row[1] for row in rows(world.task, "test.tsv")])
@@ -114,6 +115,7 @@ def test_a_run_folder_predicts_with_its_own_text_settings_whatever_its_start(
     assert labels == predictions(teacher_classifier.folder)[0]
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_bad_row_is_left_out_and_counted_when_asked(classify, world, tmp_path):
     folder = str(tmp_path / "task")
     tiny.write_task(folder)
@@ -127,6 +129,7 @@ def test_a_bad_row_is_left_out_and_counted_when_asked(classify, world, tmp_path)
     assert "89 texts" in result.out and "1 rows left out" in result.out
 
 
+@graphs.ON_REFERENCE
 def test_other_texts_under_the_same_name_are_refused_and_the_records_stay(classify, tmp_path):
     folder = str(tmp_path / "task")
     tiny.write_task(folder)
@@ -224,6 +227,7 @@ def test_a_head_learns_over_a_frozen_encoder_whose_every_bit_stays(frozen_classi
     assert json.loads(read(frozen_classifier.folder, "eval.json"))["accuracy"] > 0.6
 
 
+@graphs.ON_REFERENCE
 def test_a_head_is_found_again_in_the_run_folder_and_in_the_export(frozen_classifier, world, copied, forks):
     labels, probabilities = predictions(frozen_classifier.folder)
     found = predict(forks, copied(frozen_classifier), "--data_dir=" + world.task)

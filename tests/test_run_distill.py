@@ -114,6 +114,7 @@ def test_the_teachers_head_is_the_teachers_and_the_students_its_own(distil_on_ta
     assert "head" not in json.loads(read(folder, "text.json"))
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_head_over_a_frozen_student_learns_the_teachers_answers(distil_on_task, student):
     folder, result = distil_on_task("--init_checkpoint=" + student.folder, "--freeze_encoder", "--head=attention",
                                     "--embedding_weight=0", "--hidden_weights=0", "--do_eval")
@@ -124,6 +125,7 @@ def test_a_head_over_a_frozen_student_learns_the_teachers_answers(distil_on_task
     assert "head/attention/context" in after
 
 
+@graphs.ON_TENSORFLOW_2
 def test_a_weight_of_0_switches_its_term_off(distil):
     folder, result = distil("--embedding_weight=0", "--hidden_weights=0,1", "--layer_map=1:1,2:3")
     assert result.code == 0, result.err
@@ -266,6 +268,7 @@ def test_the_teachers_json_is_not_taken_for_the_students(
     assert (best(str(tmp_path / "run"))[name] == best(student.folder)[name]).all()
 
 
+@graphs.ON_REFERENCE
 def test_a_bilstm_starts_with_the_teachers_word_table(distil, teacher):
     folder, result = distil("--init_embeddings=teacher", "--learning_rate=0")
     assert result.code == 0, result.err

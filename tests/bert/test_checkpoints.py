@@ -155,6 +155,7 @@ def restored(checkpoint, config, task=MASKED_LM, **arguments):
     return graphs.run(build)
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("config", [batches.bert(), batches.albert(), batches.electra()])
 def test_a_model_starts_with_the_values_of_the_checkpoint_and_says_so(config, tmp_path, capsys):
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, MASKED_LM)

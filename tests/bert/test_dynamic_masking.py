@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 from bert import dynamic_masking
 from bert import masking
 from bert.draws import Draws, keys_of
-from training import graph_mode  # noqa: F401
+from tests import graphs
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 FIRST_WORD = 6
@@ -92,6 +92,7 @@ def in_words():
 
 # ---- the same masks as written ones
 
+@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("in_words", [0.0, 0.3, 0.8])
 @pytest.mark.parametrize("max_ngram", [1, 2, 4])
 @pytest.mark.parametrize("its_rules", [

@@ -53,6 +53,7 @@ def pair(request, tmp_path_factory):
     made.session.close()
 
 
+@graphs.ON_TENSORFLOW_2
 @settings(max_examples=400, deadline=None)
 @given(texts=strategies.lists(strategies.one_of(
     strategies.text(strategies.characters(blacklist_categories=["Cs"])), strategies.text(TEMPTING),

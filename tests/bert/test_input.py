@@ -44,6 +44,7 @@ def test_each_epoch_and_seed_has_another_order(files):
     assert len(set(map(tuple, one + other))) == 4
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("batch_size, num_parts, buffer_size, starts", [
     (5, 1, 200000, (1, 12, 25, 36)),  # 12 updates a pool
     (6, 2, 7, (9, 10, 33)),           # 10 updates a pool
@@ -114,6 +115,7 @@ def test_the_parts_of_an_update_are_the_update(files, replicas, num_parts):
         assert update["total_predictions"] == update["masked_lm_weights"].sum()
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("workers, replicas, num_parts", [(2, 2, 1), (2, 4, 2), (4, 4, 2)])
 def test_workers_share_what_one_would_read(files, workers, replicas, num_parts):
     # Parts of an update in the order of their reading: all replicas' first parts, then their second ones.
@@ -177,6 +179,7 @@ def test_a_run_that_goes_on_sees_the_masks_of_an_unbroken_one(unmasked_files, ba
         assert_same(run(start, 3), unbroken[start * num_parts:(start + 3) * num_parts])
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("replicas, num_parts", [(1, 4), (2, 2)])
 def test_the_parts_of_an_update_have_its_masks(unmasked_files, replicas, num_parts):
     whole = batches(training(unmasked_files, 8, rules=RULES), 20)

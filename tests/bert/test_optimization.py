@@ -83,6 +83,7 @@ def test_a_run_that_died_within_an_update_equals_an_unbroken_one(records_file, t
     assert graphs.largest_difference(found, expected) < SAME_RUN
 
 
+@graphs.ON_REFERENCE
 def test_checkpoints_stand_at_whole_updates(records_file, tmp_path):
     """They hold no sum of gradients and no part, so one within an update would be useless."""
     folder, other = str(tmp_path / "all"), str(tmp_path / "short")
@@ -242,6 +243,7 @@ def test_the_scale_grows_after_enough_updates_and_within_bounds(monkeypatch):
     assert [found[LOSS_SCALE] for found, _, _ in runs] == [2, 4, 4, 4, 4, 2, 1, 1, 1, 1, 2]
 
 
+@graphs.ON_TENSORFLOW_2
 def test_replicas_have_one_loss_scale(records_file, in_one_piece, tmp_path):
     schedule = dataclasses.replace(CLIPPED, loss_scaling=True)
     found = graphs.trained(str(tmp_path), records_file, STEPS, schedule, replicas=2)

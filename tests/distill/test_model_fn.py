@@ -22,6 +22,7 @@ from training import runtime
 from training.command import UserError
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("student, task", [
     ("bilstm", "masked_lm"), ("bilstm", "classification"), ("bert", "classification")])
 def test_every_tensor_of_the_student_has_a_gradient_and_none_of_the_teachers(student, task, saved_teacher):
@@ -70,6 +71,7 @@ def computed_of_teacher(teacher, weights, layer_map):
             if node.node_name.startswith("teacher/")}
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("weights, layer_map, computed, left_out", [
     ({"hidden_1": 1.0}, [(1, 1)], "layer_0", ("layer_1", "pooler")),
     ({"hidden_1": 1.0, "prediction": 1.0}, [(1, 1)], "pooler", ()),
@@ -132,6 +134,7 @@ def test_the_student_is_measured_without_its_projections_and_its_teacher(trained
     np.testing.assert_allclose(answers["logits"], expected, atol=1e-5)
 
 
+@graphs.ON_REFERENCE
 def test_a_student_starts_where_it_is_told_and_its_projections_start_fresh(saved_teacher, tmp_path):
     teacher, _ = saved_teacher("small", "classification")
     task, student = batches.TASKS["classification"], STUDENTS["small"]

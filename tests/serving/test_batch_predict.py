@@ -46,6 +46,7 @@ def as_lines(rows):
     return "".join(row + "\n" for row in rows).encode("utf-8")
 
 
+@graphs.ON_REFERENCE
 def test_every_form_comes_out_in_its_own_with_the_labels_in_order(exports, expected, forks, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -151,6 +152,7 @@ def test_a_job_goes_on_with_the_files_that_are_not_there_yet(exports, forks, tmp
     assert (tmp_path / "out" / "a.txt").read_bytes() == b"not touched"
 
 
+@graphs.ON_REFERENCE
 def test_an_input_that_is_newer_than_its_predictions_is_done_again(exports, forks, tmp_path):
     path = write(tmp_path / "x.txt", as_lines(TEXTS[:5]))
     assert predict(forks, exports, tmp_path, path).code == 0
@@ -161,6 +163,7 @@ def test_an_input_that_is_newer_than_its_predictions_is_done_again(exports, fork
     assert [line.split("\t")[2] for line in read(str(tmp_path / "out"), "x.txt").splitlines()] == TEXTS[5:9]
 
 
+@graphs.ON_REFERENCE
 def test_records_of_training_are_classified_by_their_ids(exports, expected, forks, tmp_path):
     features = list(map(Predictor(exports).features, TEXTS))
     longest = max(len(one["input_ids"]) for one in features)
@@ -193,6 +196,7 @@ def test_the_folder_of_the_input_is_not_written_to(exports, forks, tmp_path):
     assert result.code == 1 and "holds the input" in result.err
 
 
+@graphs.ON_REFERENCE
 def test_a_pair_is_two_columns(teacher_classifier, forks, tmp_path):
     exports = os.path.join(teacher_classifier.folder, "export")
     pairs = list(zip(TEXTS[:5], TEXTS[5:10]))

@@ -137,6 +137,7 @@ def test_encode_text_gives_the_vectors_of_its_tokens_and_of_the_text(name, width
     np.testing.assert_allclose(alone["pooled_output"][0], found["pooled_output"][1], atol=1e-5)
 
 
+@graphs.ON_REFERENCE
 def test_a_text_gets_the_same_answer_in_any_company(student_classifier):
     folder = exported(student_classifier)
     together = answer(folder, "classify_text", {"text": TEXTS})["probabilities"]
@@ -212,6 +213,7 @@ class Service:
         return response
 
 
+@graphs.ON_REFERENCE
 def test_the_documented_client_gets_its_answer_over_grpc(student_classifier):
     grpc = pytest.importorskip("grpc")
     service = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc")

@@ -90,6 +90,7 @@ def test_onnx_answers_as_the_graph_for_each_text_of_a_padded_batch(merge, poolin
             np.testing.assert_allclose(values[number], expected[0], atol=tolerance)
 
 
+@graphs.ON_REFERENCE
 def test_independent_classes_have_a_probability_each(tmp_path):
     recurrent, graph = model_of(tmp_path, "concat", "last", independent=True)
     expected = np.concatenate([graph(row)[0] for row in rows()])
@@ -161,6 +162,7 @@ def test_a_plain_export_has_a_card_with_the_figures_of_its_run(student_classifie
     assert "texts of test.tsv." in readme and card["command"] in readme and "ms (32 tokens)" in readme
 
 
+@graphs.ON_REFERENCE
 def test_memory_is_what_a_model_adds_not_what_importing_took(exported):
     rows = [[1] * 9] * 3
     small = measure.run(os.path.join(exported, "tflite", "model_int8.tflite"), rows)["megabytes"]
@@ -179,6 +181,7 @@ CLIENT_TEXTS = [text for _, text in tiny.texts(8, seed=3)] + [
     "Ab 一,\u3000丁é", "一" * 10 + "丁" * 40, "龘", "丁\u0301七Σ"]
 
 
+@graphs.ON_REFERENCE
 @pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
 def test_the_client_beside_the_model_needs_nothing_of_ours_and_answers_alike(exported, truncation, tmp_path):
     copied = tmp_path / "export"
@@ -193,6 +196,7 @@ def test_the_client_beside_the_model_needs_nothing_of_ours_and_answers_alike(exp
                                [one.probabilities.max() for one in expected], atol=1e-4)
 
 
+@graphs.ON_REFERENCE
 def test_the_client_tells_all_labels_of_a_text_that_may_have_several(several_classifier, forks, tmp_path):
     result = forks.run("run_classifier.py", "--do_export", "--output_dir=" + several_classifier.folder,
                        "--export_dir=%s" % tmp_path, "--export_formats=tflite")

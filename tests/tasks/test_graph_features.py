@@ -9,8 +9,8 @@ from bert import records
 from bert.tokenization import load_vocab
 from tasks import text_settings
 from tasks.graph_features import GraphFeaturizer
+from tests import graphs
 from tests import tiny
-from training import graph_mode  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ class Features:
         assert {found[name].shape for name in records.SEQUENCE} == {(len(texts), longest)}
 
 
+@graphs.ON_TENSORFLOW_2
 @pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
 @pytest.mark.parametrize("length", [3, 4, 5, 9, 32])
 def test_every_text_and_every_pair_is_cut_as_by_the_featurizer(vocab_file, length, truncation):

@@ -22,6 +22,8 @@ from tests import batches
 from tests import graphs
 from training.command import UserError
 
+pytestmark = graphs.ON_REFERENCE
+
 LENGTHS = [7, 2, 5, 1, 0, 4]  # shorter than some windows, as long, longer
 STATES = np.random.RandomState(4).normal(0, 1, [len(LENGTHS), 7, 6]).astype(np.float32)
 DRAW = graphs.named_weights(0.4)
@@ -162,8 +164,7 @@ def test_over_a_frozen_encoder_no_gradient_is_computed_in_it(kind, backward):
 
 
 @pytest.mark.parametrize("kind, head, replicas", [
-    pytest.param("bert", "pooled", 1, marks=graphs.ON_REFERENCE),
-    pytest.param("electra", "cnn", 1, marks=graphs.ON_REFERENCE), ("bilstm", "cnn", 2), ("bilstm", "attention", 1)])
+    ("bert", "pooled", 1), ("electra", "cnn", 1), ("bilstm", "cnn", 2), ("bilstm", "attention", 1)])
 def test_a_frozen_encoder_keeps_every_bit_while_all_of_the_head_learns(kind, head, replicas, records_file, tmp_path):
     config = CONFIGS[kind](dropout=0.5)
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, task(head))
@@ -175,7 +176,7 @@ def test_a_frozen_encoder_keeps_every_bit_while_all_of_the_head_learns(kind, hea
     assert not [name for name in found if encoders.in_encoder(name) and "adam" in name]
 
 
-@pytest.mark.parametrize("kind", [pytest.param("bert", marks=graphs.ON_REFERENCE), "bilstm"])
+@pytest.mark.parametrize("kind", ["bert", "bilstm"])
 def test_a_frozen_encoder_has_no_dropout_but_its_head_has(kind):
     def states(is_frozen):
         caught = []
@@ -201,7 +202,6 @@ def start(config, head, checkpoint, freeze_encoder, folder, records_file, same_l
     return batches.train(folder, model_fn, records_file, 1)
 
 
-@graphs.ON_REFERENCE
 def test_a_frozen_encoder_of_which_something_is_absent_is_refused(records_file, tmp_path):
     checkpoint, _ = batches.save_model(tmp_path / "m.ckpt", batches.bert(), batches.TASKS["masked_lm"])
     with pytest.raises(UserError) as error:
@@ -213,7 +213,7 @@ def test_a_frozen_encoder_of_which_something_is_absent_is_refused(records_file, 
 
 
 @pytest.mark.parametrize("head", OVER_STATES)
-@pytest.mark.parametrize("same_labels", [True, pytest.param(False, marks=graphs.ON_REFERENCE)])
+@pytest.mark.parametrize("same_labels", [True, False])
 def test_a_head_starts_as_the_checkpoints_where_that_is_the_same(head, same_labels, records_file, tmp_path):
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", batches.bilstm(), task(head))
     found = start(batches.bilstm(), head, checkpoint, False, tmp_path / "run", records_file, same_labels)
@@ -222,8 +222,7 @@ def test_a_head_starts_as_the_checkpoints_where_that_is_the_same(head, same_labe
 
 
 @pytest.mark.parametrize("kind, head", [
-    pytest.param("bert", "cnn", marks=graphs.ON_REFERENCE), ("bilstm", "cnn"),
-    pytest.param("bilstm", "attention", marks=graphs.ON_REFERENCE)])
+    ("bert", "cnn"), ("bilstm", "cnn"), ("bilstm", "attention")])
 def test_an_export_answers_as_the_estimator_does(kind, head, records_file, tmp_path):
     config = CONFIGS[kind](dropout=0.5)
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, task(head))
@@ -242,7 +241,7 @@ def test_an_export_answers_as_the_estimator_does(kind, head, records_file, tmp_p
 
 
 @pytest.mark.parametrize("teachers_head, students_head", [
-    ("cnn", "pooled"), pytest.param("pooled", "attention", marks=graphs.ON_REFERENCE)])
+    ("cnn", "pooled"), ("pooled", "attention")])
 def test_teacher_and_student_each_have_their_own_head(teachers_head, students_head, tmp_path):
     config = batches.bert(dropout=0.5)
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, task(teachers_head), scale=0.6)
@@ -260,7 +259,6 @@ def test_teacher_and_student_each_have_their_own_head(teachers_head, students_he
         name for name in built(batches.bilstm(), students_head) if name.startswith("head/")]
 
 
-@graphs.ON_REFERENCE
 def test_a_frozen_student_learns_the_teachers_answers_with_its_head_alone(records_file, tmp_path):
     prefix, _ = batches.save_model(tmp_path / "teacher.ckpt", batches.bert(), task("pooled"))
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", batches.bilstm(dropout=0.5), None)

@@ -45,6 +45,7 @@ def schedule(num_parts=1, rate=2e-3):
     return Schedule(rate, 25, 2, clip_norm=0.1, num_parts=num_parts)
 
 
+@graphs.ON_REFERENCE
 def test_what_is_logged_is_the_loss_over_the_whole_update_whatever_it_is_cut_into(records_file, tmp_path):
     logged = {}
     for replicas, num_parts in ((1, 1), (2, 2)):

@@ -223,6 +223,7 @@ def train(folder, records_file, evaluate, runs=None, patience=0, num_parts=1, re
     return loop.train([stage], config, selection, [hook] if hook else [])
 
 
+@graphs.ON_REFERENCE
 def test_a_run_that_died_and_goes_on_equals_an_unbroken_one(records_file, dev_file, tmp_path, num_parts=2, replicas=2):
     unbroken, died = tmp_path / "unbroken", tmp_path / "died"
     result = train(unbroken, records_file, measure(dev_file), num_parts=num_parts, replicas=replicas)
