@@ -1,10 +1,9 @@
-import contextlib
-import io
 import json
 import os
 
 import pytest
 
+from experiments import cells
 from experiments import demo
 from tests import graphs
 
@@ -29,8 +28,12 @@ CHARACTERS = [chr(0x4E00 + number) for number in range(200 - 103)]
 
 
 @pytest.fixture(scope="module")
-def demo_run(tmp_path_factory):
-    """(folder, what `run` returned, what it printed the second time)."""
+def demo_run(tmp_path_factory, forks):
+    """(folder, what `run` returned, times of what was trained)."""
+    def run(arguments):
+        result = forks.run(*arguments[arguments[0] == "-m":])
+        assert result.code == 0, result.err
+
     folder = tmp_path_factory.mktemp("demo")
     task = folder / "task"
     task.mkdir()
@@ -40,9 +43,10 @@ def demo_run(tmp_path_factory):
         (task / (name + ".tsv")).write_text("\n".join(["label\ttext_a"] + rows) + "\n", encoding="utf-8")
     (task / "unlabeled.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
     (task / "corpus.txt").write_text("".join(CHARACTERS) + "\n\n".join(texts) + "\n", encoding="utf-8")
-    results = demo.run(str(folder), str(task), TINY)
-    times = {name: os.path.getmtime(str(folder / name / "finished.json")) for name in ("teacher", "plain")}
-    with contextlib.redirect_stdout(io.StringIO()):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "run", run)
+        results = demo.run(str(folder), str(task), TINY)
+        times = {name: os.path.getmtime(str(folder / name / "finished.json")) for name in ("teacher", "plain")}
         demo.run(str(folder), str(task), TINY)
     return folder, results, times
 
