@@ -43,7 +43,7 @@ def test_every_tensor_of_the_student_has_a_gradient_and_none_of_the_teachers(stu
             assert np.abs(gradient).max() > 1e-5, name
 
 
-@graphs.ON_TENSORFLOW_2
+@graphs.ON_REFERENCE
 def test_gradients_of_each_term_of_another_method_reach_the_student_and_not_the_teacher(saved_teacher):
     teacher, _ = saved_teacher("bert", "classification")
 
