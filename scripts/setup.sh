@@ -104,10 +104,11 @@ is_whole() {
         "$venv/bin/python" -c "" 2>/dev/null
 }
 
+# Of most packages few modules are ever imported, and Python compiles those by itself.
 install() {
     local log
     log=$(mktemp)
-    if "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-input "$@" \
+    if "$venv/bin/python" -m pip install --no-compile --quiet --quiet --disable-pip-version-check --no-input "$@" \
             </dev/null >"$log" 2>&1; then
         rm -f "$log"
         return
