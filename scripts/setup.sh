@@ -2,6 +2,7 @@
 # Makes the virtual environment the other scripts run in, unless it is there and whole.
 #
 #   bash scripts/setup.sh                             makes .venv, or does nothing
+#   bash scripts/setup.sh --tests                     the same, with what the tests need
 #   bash scripts/setup.sh --print-python [VERSION...] only prints the interpreter it would take
 #
 # PYTHON  the interpreter; without it a Python 3.7 (TensorFlow 1.15) is looked for on PATH, in pyenv
@@ -130,7 +131,7 @@ make_environment() {
     find "$venv" -mindepth 1 -maxdepth 1 ! -name "${stamp##*/}" -exec rm -rf {} +
     "$python" -m venv "$venv"
     install "$(grep '^pip==' requirements.txt)"
-    install -r requirements-dev.txt
+    install -r requirements.txt
     # Where it fails, training says so and goes on without.
     "$venv/bin/python" -m training.native >/dev/null 2>&1 || true
     { echo "$python" && recipe; } >"$stamp.new"
@@ -142,7 +143,7 @@ if [[ ${1:-} == --print-python ]]; then
     find_python ${@:-$supported}
     exit
 fi
-[[ $# == 0 ]] || fail "$1: the only argument is --print-python"
+[[ $# == 0 || $* == --tests ]] || fail "$*: the only arguments are --tests and --print-python"
 
 venv=${VENV:-.venv}
 [[ $venv == /* ]] || venv=$PWD/$venv
@@ -152,3 +153,7 @@ python=""
 exec 9<requirements.txt
 flock 9
 is_whole || make_environment
+if [[ ${1:-} == --tests && ! -e $venv/.for-tests ]]; then
+    install -r requirements-dev.txt
+    : >"$venv/.for-tests"
+fi

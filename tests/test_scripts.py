@@ -96,8 +96,8 @@ class Machine:
         assert result.stderr.count("\n") == 1, result.stderr
         return result.stderr.strip()
 
-    def set_up(self, **variables):
-        result = self.run("scripts/setup.sh", **variables)
+    def set_up(self, *arguments, **variables):
+        result = self.run("scripts/setup.sh", *arguments, **variables)
         assert result.returncode == 0, result.stderr
         return result
 
@@ -236,10 +236,27 @@ def test_the_environment_is_made_once_and_then_quietly_kept(machine):
     machine.set_up()
     pip = [line for line in (machine.checkout / "requirements.txt").read_text().splitlines()
            if line.startswith("pip==")]
-    assert machine.log() == ["3.7 venv", "3.7 pip " + pip[0], "3.7 pip requirements-dev.txt",
+    assert machine.log() == ["3.7 venv", "3.7 pip " + pip[0], "3.7 pip requirements.txt",
                              "3.7 -m training.native"]
     again = machine.set_up()
     assert (again.stdout, again.stderr, machine.log()) == ("", "", [])
+
+
+def test_what_the_tests_need_is_added_once_and_made_anew_with_the_rest(machine):
+    machine.python_on_path("3.7")
+    machine.set_up()
+    machine.log()
+    machine.set_up("--tests")
+    assert machine.log() == ["3.7 pip requirements-dev.txt"]
+    machine.set_up("--tests")
+    machine.set_up()
+    assert machine.log() == []
+    machine.set_up("--tests", VENV="second")
+    assert machine.log()[-2:] == ["3.7 -m training.native", "3.7 pip requirements-dev.txt"]
+    with open(str(machine.checkout / "requirements.txt"), "a") as stream:
+        stream.write("# one line more\n")
+    machine.set_up("--tests")
+    assert machine.log()[0] == "3.7 venv" and not machine.set_up("--tests").stderr
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
@@ -346,7 +363,7 @@ def test_a_second_environment_leaves_the_first_alone(machine):
 
 def test_test_sh_lints_and_gives_its_arguments_to_pytest(machine):
     machine.python_on_path("3.7")
-    machine.set_up()
+    machine.set_up("--tests")
     machine.log()
     assert machine.run("scripts/test.sh", "tests/student", "-k", "padding  or mask").returncode == 0
     assert machine.log() == ["ruff check --quiet --output-format=concise .",
