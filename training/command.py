@@ -12,6 +12,8 @@ import contextlib
 import errno
 import os
 import re
+import select
+import signal
 import sys
 
 from absl import app
@@ -56,8 +58,7 @@ def run_action(actions):
         del sys.argv[1]
         run(*actions[action])
     if action in HELP:
-        print(sys.modules["__main__"].__doc__.strip())
-        sys.exit(0)
+        _print_help(sys.modules["__main__"].__doc__.strip())
     fail("%s: the first argument must be one of: %s; --help tells more"
          % (action or "no argument", ", ".join(sorted(actions))))
 
@@ -83,10 +84,15 @@ def _answer_help():
     # absl's own --help ends with code 1, and runs only after every other flag was accepted.
     for word in HELP:
         if word in sys.argv[1:]:
-            print("%s\n\nFlags:\n%s" % (
+            _print_help("%s\n\nFlags:\n%s" % (
                 sys.modules["__main__"].__doc__.strip(),
                 flags.FLAGS.get_key_flags_for_module(sys.argv[0]) and flags.FLAGS.main_module_help()))
-            sys.exit(0)
+
+
+def _print_help(text):
+    with one_line_errors():
+        print(text, flush=True)
+    sys.exit(0)
 
 
 def _parse(argv):
@@ -102,6 +108,7 @@ def _parse(argv):
 def _exit(main, writes):
     with one_line_errors(), _writing(writes):
         main()
+        sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -119,7 +126,8 @@ def _writing(flag):
 def one_line_errors():
     """Turns what the user can put right, or has asked for, into one line and an exit code.
 
-    UserError, a file that cannot be read or written, a full disk: 1. SIGTERM: 143, Ctrl-C: 130.
+    UserError, a file that cannot be read or written, a full disk: 1. SIGTERM: 143, Ctrl-C: 130. Whoever read stdout
+    has left, as `head` does: 141, without a word.
     """
     try:
         yield
@@ -127,6 +135,11 @@ def one_line_errors():
         fail(str(error))
     except interruption.Interrupted as stop:
         _end("stopped by %s; the same command goes on from what is done" % stop, 128 + stop.number)
+    except BrokenPipeError:
+        if not _nobody_reads(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         # TensorFlow tells of a full disk by errors of its own.
         if os.strerror(errno.ENOSPC) in str(error):
@@ -134,6 +147,13 @@ def one_line_errors():
         if not isinstance(error, OSError) or error.filename is None:
             raise
         fail("%s: %s" % (error.filename, error.strerror))
+
+
+def _nobody_reads(stream):
+    """Whether a stream is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _on_full_disk(error):

@@ -1,5 +1,6 @@
 import ast
 import os
+import signal
 import subprocess
 import sys
 
@@ -44,11 +45,11 @@ ACTIONS = COMMAND.replace(
 @pytest.fixture
 def run(tmp_path):
     """Runs the command with arguments; (exit code, stdout, stderr)."""
-    def run(*arguments, text=COMMAND):
+    def run(*arguments, text=COMMAND, stdout=subprocess.PIPE):
         script = tmp_path / "count.py"
         script.write_text(text, encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, str(script)] + list(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, str(script)] + list(arguments), stdout=stdout, stderr=subprocess.PIPE,
             universal_newlines=True, env=dict(os.environ, PYTHONPATH=CHECKOUT), cwd=str(tmp_path))
         return done.returncode, done.stdout, done.stderr
 
@@ -67,6 +68,19 @@ def test_help_names_the_flags_and_has_code_0(arguments, run):
     assert out.startswith("Counts things.\n\nMore about it.\n\nFlags:\n")
     assert "--count: How many things." in out and "(default: '3')" in out and "--path: Where they are." in out
     assert "counting" not in out and "alsologtostderr" not in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--path=right"]])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(arguments, run):
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert run(*arguments, stdout=writer) == (128 + signal.SIGPIPE, None, "")
+    os.close(writer)
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_bug(run):
+    code, _, err = run("--path=right", text=COMMAND.replace('print("counting"', "raise BrokenPipeError(32, "))
+    assert code == 1 and "BrokenPipeError" in err
 
 
 @pytest.mark.parametrize("arguments, message", [
