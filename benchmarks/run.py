@@ -4,10 +4,10 @@
     python -m benchmarks.run --only=lstm_training --rounds=9 --peers_python=.venv-peers/bin/python
 
 Each contender is a process of its own, and they are measured in turns (benchmarks/turns.py), so that only what ran side
-by side is compared. Interpreters: this one, --other_python (a second TensorFlow), --intel_python (Intel's build of
-1.15, requirements-intel.txt), --peers_python (PyTorch, requirements-peers.txt), and ONNX Runtime where one of the first
-two has it; what is not there is left out, and named. Writes benchmarks/results/<case>.json for each case that is
-measured, and the page from all that are there.
+by side is compared. Interpreters: this one (of `scripts/setup.sh --tests`), --other_python (a second TensorFlow),
+--intel_python (Intel's build of 1.15, requirements-intel.txt), --peers_python (PyTorch, requirements-peers.txt), and
+ONNX Runtime where one of the first two has it; what is not there is left out, and named. Writes
+benchmarks/results/<case>.json for each case that is measured, and the page from all that are there.
 """
 
 import datetime

@@ -7,8 +7,9 @@
 A trial may kill a job several times, or find it ended: there are so many that each fault has happened --trials times,
 but not more than twice as many. Each is drawn from its number, so it can be repeated. A tally is kept in --output_dir:
 what is done is not done again, and a driver that was stopped goes on. Ends with a table, which --write puts into
-docs/reliability.md too; the exit code is 1 when a trial failed. A full disk is played on a tmpfs, which needs root;
-guided_* needs atheris (`pip install atheris`).
+docs/reliability.md too; the exit code is 1 when a trial failed. Runs in the environment of the tests
+(`bash scripts/setup.sh --tests`). A full disk is played on a tmpfs, which needs root; guided_* needs atheris
+(`pip install atheris`).
 """
 
 import collections
