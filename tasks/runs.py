@@ -237,7 +237,7 @@ def train(values, run, model, task, train_files, select_files, plans=None, conte
     if result:
         print("%s: finished at step %d: %s" % (values.output_dir, result["steps"], result["reason"]), flush=True)
     else:
-        print("%s: this worker has done its part; the chief (worker 0) saves the last checkpoint and tells the end"
+        print("%s: this worker has done its part; the chief saves the last checkpoint and tells the end"
               % values.output_dir, flush=True)
 
 
