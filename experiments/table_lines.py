@@ -13,9 +13,11 @@ from tasks.classification_data import choose_splits
 from tasks.text_files import read_rows
 from training import files
 from training import metrics
+from training import progress
 
 TEACHER = "teacher"
 TAUGHT = "taught.json"  # in its folder: its labels of the training texts and of those without
+TAUGHT_AT_ONCE = 256  # texts, sorted by length among themselves
 
 
 class Texts:
@@ -61,7 +63,12 @@ def _taught(predictor, texts, folder):
     """The labels the teacher gives to texts, written once: there may be many."""
     path = os.path.join(folder, TAUGHT)
     if not os.path.exists(path):
-        files.write_json(path, [found.label for found in predictor.predict(texts)])
+        labels = []
+        with progress.bar(len(texts), "teacher's labels", " texts") as bar:
+            for first in range(0, len(texts), TAUGHT_AT_ONCE):
+                labels += [found.label for found in predictor.predict(texts[first:first + TAUGHT_AT_ONCE])]
+                bar.update(len(labels) - first)
+        files.write_json(path, labels)
     return files.read_json(path)
 
 
