@@ -43,7 +43,7 @@ def of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
         predictors.append(Predictor(os.path.join(folder, "export")))
         answers += figures.predictions_in(folder)
         transfer = of_fold.train + unlabeled
-        on_teacher.append(baselines.linear(transfer, _taught(predictors[-1], transfer, folder), of_fold.test))
+        on_teacher.append(baselines.linear(transfer, teachers_labels(predictors[-1], transfer, folder), of_fold.test))
     first = texts[0]
     lines = [line_of(TEACHER, "teacher", [answers], texts, dict(
         _sizes(teachers[0]), **_speed(predictors[0].predict, first.test)))]
@@ -59,8 +59,8 @@ def of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
     return lines
 
 
-def _taught(predictor, texts, folder):
-    """The labels the teacher gives to texts, written once: there may be many."""
+def teachers_labels(predictor, texts, folder):
+    """The labels the teacher gives to texts, a list of str; written once, in its folder: there may be many."""
     path = os.path.join(folder, TAUGHT)
     if not os.path.exists(path):
         labels = []

@@ -154,6 +154,7 @@ exec 9<requirements.txt
 flock 9
 is_whole || make_environment
 if [[ ${1:-} == --tests && ! -e $venv/.for-tests ]]; then
+    echo "setup.sh: adding what the tests need to $venv" >&2
     install -r requirements-dev.txt
     : >"$venv/.for-tests"
 fi

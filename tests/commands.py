@@ -108,13 +108,12 @@ class Forks:
 
 def serve():
     """Reads a request a line, forks, and answers with the exit code."""
-    from tests import quick
+    from tests import quick  # noqa: F401
 
     import run_classifier  # noqa: F401  with all that they and their children import
     import run_distill  # noqa: F401
     import run_pretraining  # noqa: F401
 
-    getattr(quick.tf, "estimator")  # noqa: B009  TensorFlow 2 loads it, and Keras, when it is first named
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

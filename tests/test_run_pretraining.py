@@ -206,8 +206,8 @@ def without_dropout(world, corpus_records, tmp_path_factory):
         finally:
             for process in processes:
                 process.kill()
+        assert [process.returncode for process in processes] == [0] * len(processes), ends
         lines, errors = zip(*[(out.decode("utf-8").splitlines()[-1], err.decode("utf-8")) for out, err in ends])
-        assert [process.returncode for process in processes] == [0] * len(processes), errors
         return Trained(last_weights(folder), lines, errors)
 
     return train

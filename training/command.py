@@ -108,7 +108,7 @@ def _parse(argv):
 def _exit(main, writes):
     with one_line_errors(), _writing(writes):
         main()
-        sys.stdout.flush()
+        print(end="", flush=True)  # here, where a reader that left is no error
 
 
 @contextlib.contextmanager

@@ -211,6 +211,20 @@ def test_the_dropout_that_is_tried_is_every_students(name, dropout, setting):
     assert len(of_student) == (2 if name == "tinybert" else 3) and set(of_student) == {0.25 if dropout else 0.1}
 
 
+def test_the_teacher_labels_every_text_in_its_order_and_once(tmp_path):
+    asked = []
+
+    class Teacher:
+        def predict(self, texts):
+            asked.extend(texts)
+            return [types.SimpleNamespace(label=text.upper()) for text in texts]
+
+    given = ["t%d" % number for number in range(2 * table_lines.TAUGHT_AT_ONCE + 3)]
+    for _ in range(2):
+        assert table_lines.teachers_labels(Teacher(), given, str(tmp_path)) == [text.upper() for text in given]
+    assert asked == given
+
+
 @pytest.fixture(scope="module")
 def flags(world, teacher_classifier, tmp_path_factory):
     return ["--data_dir=" + world.task, "--teacher_checkpoint=" + teacher_classifier.folder,

@@ -221,8 +221,7 @@ def test_a_head_starts_as_the_checkpoints_where_that_is_the_same(head, same_labe
         assert np.array_equal(found[name], value) == (same_labels or encoders.in_encoder(name)), name
 
 
-@pytest.mark.parametrize("kind, head", [
-    ("bert", "cnn"), ("bilstm", "cnn"), ("bilstm", "attention")])
+@pytest.mark.parametrize("kind, head", [("bert", "cnn"), ("bilstm", "cnn"), ("bilstm", "attention")])
 def test_an_export_answers_as_the_estimator_does(kind, head, records_file, tmp_path):
     config = CONFIGS[kind](dropout=0.5)
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, task(head))
@@ -240,8 +239,7 @@ def test_an_export_answers_as_the_estimator_does(kind, head, records_file, tmp_p
     np.testing.assert_allclose(served, wanted, atol=3e-5)
 
 
-@pytest.mark.parametrize("teachers_head, students_head", [
-    ("cnn", "pooled"), ("pooled", "attention")])
+@pytest.mark.parametrize("teachers_head, students_head", [("cnn", "pooled"), ("pooled", "attention")])
 def test_teacher_and_student_each_have_their_own_head(teachers_head, students_head, tmp_path):
     config = batches.bert(dropout=0.5)
     checkpoint, saved = batches.save_model(tmp_path / "m.ckpt", config, task(teachers_head), scale=0.6)

@@ -78,6 +78,11 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(arguments, run):
     os.close(writer)
 
 
+def test_a_command_without_stdout_ends_well(run):
+    closing = "import os, sys\nos.close(1)\nsys.stdout = None\n"  # as Python begins after a shell's >&-
+    assert run("--path=right", text=COMMAND.replace("import sys\n", closing)) == (0, "", "")
+
+
 def test_a_pipe_that_breaks_elsewhere_is_a_bug(run):
     code, _, err = run("--path=right", text=COMMAND.replace('print("counting"', "raise BrokenPipeError(32, "))
     assert code == 1 and "BrokenPipeError" in err
