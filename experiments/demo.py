@@ -41,7 +41,7 @@ Recipe = collections.namedtuple("Recipe", [
 TEACHER = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2,
            "intermediate_size": 128, "max_position_embeddings": 128, "initializer_range": 0.05,
            "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "pooling": "mean"}
-SAME_FOR_BOTH = ["--train_batch_size=32", "--num_train_steps=1200", "--save_checkpoints_steps=200"]
+SAME_FOR_BOTH = ["--train_batch_size=32", "--num_train_steps=1000", "--save_checkpoints_steps=200"]
 LABELLED_SHARE = 0.3
 RECIPE = Recipe(
     vocab_size=5000,
@@ -54,7 +54,7 @@ RECIPE = Recipe(
     pretrain=["--train_batch_size=24", "--num_train_steps=3000", "--learning_rate=1e-3",
               "--save_checkpoints_steps=1000"],
     fine_tune=["--train_batch_size=32", "--num_train_epochs=3", "--learning_rate=3e-4"],
-    distill_corpus=["--train_batch_size=24", "--num_train_steps=800", "--learning_rate=3e-3"],
+    distill_corpus=["--train_batch_size=24", "--num_train_steps=600", "--learning_rate=3e-3"],
     distill_task=SAME_FOR_BOTH,
     plain=SAME_FOR_BOTH)
 
