@@ -16,6 +16,7 @@ from training import metrics
 from training import progress
 
 TEACHER = "teacher"
+MEASURED = "baselines.json"  # the lines of the teacher and of the baselines
 TAUGHT = "taught.json"  # in its folder: its labels of the training texts and of those without
 TAUGHT_AT_ONCE = 256  # texts, sorted by length among themselves
 
@@ -31,31 +32,57 @@ class Texts:
         self.test_labels, self.test = map(list, zip(*test))
 
 
+# name -> title, function of (Texts, what the teacher answered: (texts, labels)) -> `baselines.Baseline`
+BASELINES = {
+    "majority": ("commonest label", lambda texts, _: baselines.majority(texts.train_labels, texts.test)),
+    "naive_bayes": ("naive Bayes", lambda texts, _: baselines.naive_bayes(texts.train, texts.train_labels, texts.test)),
+    "linear": ("linear, characters", lambda texts, _: baselines.linear(texts.train, texts.train_labels, texts.test)),
+    "linear_taught": ("linear, the teacher's labels", lambda texts, taught: baselines.linear(*taught, texts.test)),
+}
+
+
 def of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
-    """Lines of the teacher and of what it has to beat, without training but of linear models."""
-    unlabeled = [row.text_a for path in unlabeled_files for row in read_rows(path)]
-    answers, on_teacher, predictors = [], [], []
-    for fold, (teacher, of_fold) in enumerate(zip(teachers, texts), start=1):
-        folder = os.path.join(output_dir, "cells", TEACHER, "fold_%d" % fold)
-        if not os.path.exists(os.path.join(folder, figures.PREDICTIONS)):
-            cells.run(["run_classifier.py", "--init_checkpoint=" + teacher, "--output_dir=" + folder,
-                       "--data_dir=" + of_fold.data_dir, "--do_predict", "--do_export"])
-        predictors.append(Predictor(os.path.join(folder, "export")))
-        answers += figures.predictions_in(folder)
-        transfer = of_fold.train + unlabeled
-        on_teacher.append(baselines.linear(transfer, teachers_labels(predictors[-1], transfer, folder), of_fold.test))
-    first = texts[0]
-    lines = [line_of(TEACHER, "teacher", [answers], texts, dict(
-        _sizes(teachers[0]), **_speed(predictors[0].predict, first.test)))]
-    for name, title, made in (
-            ("majority", "commonest label", [baselines.majority(one.train_labels, one.test) for one in texts]),
-            ("naive_bayes", "naive Bayes", [
-                baselines.naive_bayes(one.train, one.train_labels, one.test) for one in texts]),
-            ("linear", "linear, characters", [
-                baselines.linear(one.train, one.train_labels, one.test) for one in texts]),
-            ("linear_taught", "linear, the teacher's labels", on_teacher)):
-        lines.append(line_of(name, title, [[label for one in made for label in one.predictions]], texts, dict(
-            parameters=made[0].parameters, **_speed(made[0].predict, first.test))))
+    """Lines of the teacher and of what it has to beat, without training but of linear models; made once, and kept."""
+    path = os.path.join(output_dir, MEASURED)
+    if not os.path.exists(path):
+        unlabeled = [row.text_a for path in unlabeled_files for row in read_rows(path)]
+        found = [_answer(output_dir, teacher, fold, of_fold, of_fold.train + unlabeled)
+                 for fold, (teacher, of_fold) in enumerate(zip(teachers, texts), start=1)]
+        files.write_json(path, _measure(texts, teachers, *zip(*found)))
+    return files.read_json(path)
+
+
+def _answer(output_dir, teacher, fold, texts, transfer):
+    """What a fold's teacher answers.
+
+    Args:
+      texts: Texts.
+      transfer: list of str, texts whose answers others are taught.
+
+    Returns:
+      (its Predictor, its labels of the test texts, (transfer, its labels of these)).
+    """
+    folder = os.path.join(output_dir, "cells", TEACHER, "fold_%d" % fold)
+    if not os.path.exists(os.path.join(folder, figures.PREDICTIONS)):
+        cells.run(["run_classifier.py", "--init_checkpoint=" + teacher, "--output_dir=" + folder,
+                   "--data_dir=" + texts.data_dir, "--do_predict", "--do_export"])
+    predictor = Predictor(os.path.join(folder, "export"))
+    return predictor, figures.predictions_in(folder), (transfer, teachers_labels(predictor, transfer, folder))
+
+
+def _measure(texts, teachers, predictors, answers, taught):
+    """The lines; of each fold: its Texts, teacher, and what `_answer` returns."""
+    with progress.bar(1 + len(BASELINES) * len(texts), "teacher and baselines", " models") as bar:
+        lines = [line_of(TEACHER, "teacher", [sum(answers, [])], texts, dict(
+            _sizes(teachers[0]), **_speed(predictors[0].predict, texts[0].test)))]
+        bar.update()
+        for name, (title, fit) in BASELINES.items():
+            made = []
+            for of_fold, answered in zip(texts, taught):
+                made.append(fit(of_fold, answered))
+                bar.update()
+            lines.append(line_of(name, title, [[label for one in made for label in one.predictions]], texts, dict(
+                parameters=made[0].parameters, **_speed(made[0].predict, texts[0].test))))
     return lines
 
 

@@ -243,10 +243,12 @@ def test_the_tables_are_made_of_real_runs_and_go_on_when_killed(flags, forks):
     stopped = forks.run(*command)
     assert stopped.code == 1 and "the same command goes on when it is put right" in stopped.err
     before = commands.contents(os.path.join(folder, "cells", "none"))
+    measured = commands.contents(folder)[table_lines.MEASURED]
     os.remove(broken)
     result = forks.run(*command)
     assert result.code == 0, result.err
     assert commands.contents(os.path.join(folder, "cells", "none")) == before
+    assert commands.contents(folder)[table_lines.MEASURED] == measured
     results = json.loads(commands.read(folder, "results.json"))
     found = {one["name"]: one for one in results["lines"]}
     assert list(found) == list(table_report.ALWAYS) + ["none", "theseus", "no_hidden"]
