@@ -1,7 +1,7 @@
 """Lets the graphs of this process start sooner: those of tests are small, and preparing them takes most of the time.
 
-Imported by conftest.py and by the process that `commands.Forks` forks. A command in a new Python has TensorFlow as
-users have it.
+Imported by conftest.py and by the commands that `forks.run` runs. A command in a new Python has TensorFlow as users
+have it.
 """
 
 import training.command  # noqa: F401, I001  before TensorFlow, as in every command

@@ -72,7 +72,7 @@ def _stop_half_way(world, folder):
     if os.path.exists(folder):
         return
     running = processes.Running(worlds.JOBS[JOB].command(world, folder), folder + ".log")
-    while running.process.poll() is None and not os.path.exists(os.path.join(folder, "model.ckpt-140.index")):
+    while running.process.is_alive() and not os.path.exists(os.path.join(folder, "model.ckpt-140.index")):
         pass
     running.kill(group=True)
     if os.path.exists(os.path.join(folder, "finished.json")):

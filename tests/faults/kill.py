@@ -9,8 +9,7 @@ from tests.faults import processes
 from tests.faults import world as worlds
 
 MOST_KILLS, MOST_SIGNALS = 3, 2
-# Of a job's time, since its start and import, where nothing happens yet, are most of it.
-EARLIEST = 0.2
+EARLIEST = 0.1  # of a job's time: nothing has happened yet
 
 
 def trial(world, name, number):
@@ -92,7 +91,7 @@ def signalled(world, name, number):
     for _ in range(MOST_SIGNALS):
         if running.ends_within(seconds * random_.uniform(EARLIEST, 1.0)):
             break
-        running.process.send_signal(signal_)
+        running.ask(signal_)
         found = running.end()
         # Before it could listen, or after all was done.
         if found == -signal_ and running.said():

@@ -1,12 +1,10 @@
-"""Commands that are started, and may be killed."""
+"""Commands that are started, see `tests.forks`, and may be killed."""
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
-from tests import commands
+from tests import forks
 
 TIME_LIMIT = 900  # seconds
 
@@ -19,17 +17,14 @@ class Running:
     """A command in a group of processes of its own, whose words go to a file.
 
     Attributes:
-      process: Popen.
+      process: multiprocessing's Process.
     """
 
     def __init__(self, command, log, **environment):
         self._log = log
         os.makedirs(os.path.dirname(log), exist_ok=True)
-        with open(log, "wb") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable] + commands.words(command), cwd=commands.CHECKOUT, stdin=subprocess.DEVNULL,
-                stdout=stream, stderr=subprocess.STDOUT, env=commands.environment(**environment),
-                start_new_session=True, preexec_fn=_listen)
+        open(log, "wb").close()
+        self.process = forks.start(command, [os.devnull, log, log], **environment)
 
     def end(self):
         """Waits; returns the exit code.
@@ -37,19 +32,15 @@ class Running:
         Raises:
           Failed: it hangs.
         """
-        try:
-            return self.process.wait(TIME_LIMIT)
-        except subprocess.TimeoutExpired:
+        if not self.ends_within(TIME_LIMIT):
             self.kill(group=True)
             raise Failed("hangs; " + self.last_line())
+        return self.process.exitcode
 
     def ends_within(self, seconds):
         """Waits, but not for longer; returns whether it has ended."""
-        try:
-            self.process.wait(seconds)
-            return True
-        except subprocess.TimeoutExpired:
-            return False
+        self.process.join(seconds)
+        return not self.process.is_alive()
 
     def succeed(self):
         """Waits.
@@ -61,11 +52,16 @@ class Running:
         if code:
             raise Failed("code %d: %s" % (code, self.last_line()))
 
+    def ask(self, signal_):
+        """Sends a signal that the command may answer."""
+        if self.process.is_alive():
+            os.kill(self.process.pid, signal_)
+
     def kill(self, group):
         """SIGKILL, for the process alone or with those that it has started."""
-        if self.process.poll() is None:
+        if self.process.is_alive():
             (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.join()
 
     def said(self):
         with open(self._log, encoding="utf-8", errors="replace") as stream:
@@ -73,10 +69,6 @@ class Running:
 
     def last_line(self):
         return (self.said().strip().splitlines() or [""])[-1]
-
-
-def _listen():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs behind a shell ignores it
 
 
 def succeed(command, log=os.devnull, **environment):

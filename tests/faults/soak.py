@@ -47,12 +47,12 @@ def run(world, what, minutes):
         with open(script, "w") as stream:
             stream.write(PREDICTING)
         command = [script, os.path.join(world.done("classifier"), "export")]
-    running = processes.Running(command, world.at("soak.log"), PYTHONPATH=os.getcwd())
+    running = processes.Running(command, world.at("soak.log"))
     try:
         times, sizes, began = [], [], time.time()
         while time.time() < began + 60 * minutes:
             time.sleep(EVERY)
-            if running.process.poll() is not None:
+            if not running.process.is_alive():
                 raise processes.Failed("ended: " + running.last_line())
             if time.time() > began + 60 * minutes * WARM:
                 times.append(time.time() - began)
