@@ -30,14 +30,15 @@ def happens(trial, world, name, numbers):
 
 @graphs.ON_TENSORFLOW_2
 def test_a_corpus_job_that_is_killed_ends_with_the_same_bytes(world):
-    assert happens(kill.trial, world, "create_pretraining_data", (0, 1, 2))
+    assert happens(kill.trial, world, "create_pretraining_data", (9, 7, 0))
 
 
 @graphs.ON_TENSORFLOW_2
 def test_a_training_that_is_killed_or_asked_to_end_goes_on_to_the_same_end(world):
-    # The first trials' moments lie in the middle, so that something is there to go on with and something left to do.
-    assert happens(kill.trial, world, "pretraining", (4, 5, 6))
-    assert happens(kill.signalled, world, "pretraining", (22, 23, 24, 25))
+    # The first trials' moments lie in the middle, so that something is there to go on with and something left to do;
+    # those after it earlier, for a machine that has become faster since the unbroken job was timed.
+    assert happens(kill.trial, world, "pretraining", (4, 2, 15))
+    assert happens(kill.signalled, world, "pretraining", (22, 15, 4, 8))
 
 
 @graphs.ON_TENSORFLOW_2

@@ -81,3 +81,13 @@ def check():
     """Raises Interrupted when a signal has come."""
     if pending():
         raise Interrupted(_pending)
+
+
+def behind(error):
+    """The Interrupted that an error came after, on the way out of what was broken off; None where there is none.
+
+    TensorFlow's scopes, left in a moment they do not expect, raise errors of their own.
+    """
+    while error and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error

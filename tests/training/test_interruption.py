@@ -28,6 +28,14 @@ def test_a_command_that_is_asked_to_end_says_how_to_go_on_and_its_code_says_why(
     assert found.err == "-c: stopped by %s; the same command goes on from what is done\n" % signal.Signals(number).name
 
 
+def test_an_error_on_the_way_out_does_not_hide_that_it_was_stopped():
+    # As of tf.variable_scope, when a graph is broken off while it is built.
+    found = run("try:\n    tell(15)\nfinally:\n    raise RuntimeError('Improper nesting')")
+    assert found.code == 143 and found.err.startswith("-c: stopped by SIGTERM; ") and len(found.err.splitlines()) == 1
+    found = run("try:\n    raise ValueError\nfinally:\n    raise RuntimeError('Improper nesting')")
+    assert found.code == 1 and found.err.endswith("RuntimeError: Improper nesting\n")
+
+
 def test_where_it_is_deferred_the_work_is_done_first():
     found = run("with interruption.deferred():\n    tell(15)\n    print(interruption.pending())\nprint('not here')")
     assert (found.code, found.out) == (143, "True\n")
