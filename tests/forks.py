@@ -54,6 +54,7 @@ def _become(command, streams, quick, environment):
     os.chdir(commands.CHECKOUT)
     os.environ.update(environment)
     _open_streams(*streams)
+    multiprocessing.set_start_method("fork", force=True)  # as in a new Python; here it was its parent's
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new Python; its parent does not listen
     if quick:
         from tests import quick  # noqa: F401
