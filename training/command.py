@@ -130,19 +130,18 @@ def one_line_errors():
     has left, as `head` does: 141, without a word.
     """
     try:
-        yield
+        with interruption.undisguised():
+            yield
     except UserError as error:
         fail(str(error))
     except interruption.Interrupted as stop:
-        _end_by(stop)
+        _end("stopped by %s; the same command goes on from what is done" % stop, 128 + stop.number)
     except BrokenPipeError:
         if not _nobody_reads(sys.stdout):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        if interruption.behind(error):
-            _end_by(interruption.behind(error))
         # TensorFlow tells of a full disk by errors of its own.
         if os.strerror(errno.ENOSPC) in str(error):
             fail("%s; what was whole before still is: make room and give the same command again" % _on_full_disk(error))
@@ -168,10 +167,6 @@ def _on_full_disk(error):
 def fail(message):
     """Says on stderr, in one line, what is wrong, and ends the process with code 1."""
     _end("error: " + " ".join(message.splitlines()), 1)
-
-
-def _end_by(stop):
-    _end("stopped by %s; the same command goes on from what is done" % stop, 128 + stop.number)
 
 
 def _end(line, code):

@@ -83,11 +83,16 @@ def check():
         raise Interrupted(_pending)
 
 
-def behind(error):
-    """The Interrupted that an error came after, on the way out of what was broken off; None where there is none.
+@contextlib.contextmanager
+def undisguised():
+    """Within, an error that came on the way out of what was broken off gives place to the Interrupted behind it.
 
     TensorFlow's scopes, left in a moment they do not expect, raise errors of their own.
     """
-    while error and not isinstance(error, Interrupted):
-        error = error.__cause__ or error.__context__
-    return error
+    try:
+        yield
+    except Exception as error:
+        behind = error
+        while behind and not isinstance(behind, Interrupted):
+            behind = behind.__cause__ or behind.__context__
+        raise behind or error

@@ -28,10 +28,14 @@ def test_a_command_that_is_asked_to_end_says_how_to_go_on_and_its_code_says_why(
     assert found.err == "-c: stopped by %s; the same command goes on from what is done\n" % signal.Signals(number).name
 
 
-def test_an_error_on_the_way_out_does_not_hide_that_it_was_stopped():
+@pytest.mark.parametrize("error", ["RuntimeError", "command.UserError"])
+def test_an_error_on_the_way_out_does_not_hide_that_it_was_stopped(error):
     # As of tf.variable_scope, when a graph is broken off while it is built.
-    found = run("try:\n    tell(15)\nfinally:\n    raise RuntimeError('Improper nesting')")
+    found = run("try:\n    tell(15)\nfinally:\n    raise %s('Improper nesting')" % error)
     assert found.code == 143 and found.err.startswith("-c: stopped by SIGTERM; ") and len(found.err.splitlines()) == 1
+
+
+def test_an_error_after_another_is_not_taken_for_a_request_to_stop():
     found = run("try:\n    raise ValueError\nfinally:\n    raise RuntimeError('Improper nesting')")
     assert found.code == 1 and found.err.endswith("RuntimeError: Improper nesting\n")
 
