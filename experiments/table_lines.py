@@ -45,7 +45,7 @@ def of_teacher_and_baselines(output_dir, texts, teachers, unlabeled_files):
     """Lines of the teacher and of what it has to beat, without training but of linear models; made once, and kept."""
     path = os.path.join(output_dir, MEASURED)
     if not os.path.exists(path):
-        unlabeled = [row.text_a for path in unlabeled_files for row in read_rows(path)]
+        unlabeled = [row.text_a for name in unlabeled_files for row in read_rows(name)]
         found = [_answer(output_dir, teacher, fold, of_fold, of_fold.train + unlabeled)
                  for fold, (teacher, of_fold) in enumerate(zip(teachers, texts), start=1)]
         files.write_json(path, _measure(texts, teachers, *zip(*found)))
@@ -60,21 +60,21 @@ def _answer(output_dir, teacher, fold, texts, transfer):
       transfer: list of str, texts whose answers others are taught.
 
     Returns:
-      (its Predictor, its labels of the test texts, (transfer, its labels of these)).
+      (the folder of its export, its labels of the test texts, (transfer, its labels of these)).
     """
     folder = os.path.join(output_dir, "cells", TEACHER, "fold_%d" % fold)
     if not os.path.exists(os.path.join(folder, figures.PREDICTIONS)):
         cells.run(["run_classifier.py", "--init_checkpoint=" + teacher, "--output_dir=" + folder,
                    "--data_dir=" + texts.data_dir, "--do_predict", "--do_export"])
-    predictor = Predictor(os.path.join(folder, "export"))
-    return predictor, figures.predictions_in(folder), (transfer, teachers_labels(predictor, transfer, folder))
+    export = os.path.join(folder, "export")
+    return export, figures.predictions_in(folder), (transfer, teachers_labels(Predictor(export), transfer, folder))
 
 
-def _measure(texts, teachers, predictors, answers, taught):
+def _measure(texts, teachers, exports, answers, taught):
     """The lines; of each fold: its Texts, teacher, and what `_answer` returns."""
     with progress.bar(1 + len(BASELINES) * len(texts), "teacher and baselines", " models") as bar:
         lines = [line_of(TEACHER, "teacher", [sum(answers, [])], texts, dict(
-            _sizes(teachers[0]), **_speed(predictors[0].predict, texts[0].test)))]
+            _sizes(teachers[0]), **_speed(Predictor(exports[0]).predict, texts[0].test)))]
         bar.update()
         for name, (title, fit) in BASELINES.items():
             made = []
