@@ -11,6 +11,9 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 TIME_LIMIT = 600  # seconds, so that a command that hangs ends its test, however busy the machine is
 
+# What pytest's run or a user's shell would change.
+OF_SHELLS = ("TF_CPP_MIN_LOG_LEVEL", "TF_CONFIG")
+
 # code: the exit code. out, err: what was written to stdout and stderr, as text.
 Result = collections.namedtuple("Result", "code out err")
 
@@ -22,11 +25,8 @@ def words(command):
 
 
 def environment(**more):
-    """This process's, without what pytest's run or a user's shell would change."""
-    kept = dict(os.environ, **more)
-    for name in {"TF_CPP_MIN_LOG_LEVEL", "TF_CONFIG"} - set(more):
-        kept.pop(name, None)
-    return kept
+    """This process's, without `OF_SHELLS`."""
+    return dict({name: value for name, value in os.environ.items() if name not in OF_SHELLS}, **more)
 
 
 def start(*command, **more):

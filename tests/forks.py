@@ -57,7 +57,7 @@ def _become(command, streams, quick, environment):
     multiprocessing.set_start_method("fork", force=True)  # as in a new Python; here it was its parent's
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new Python; its parent does not listen
     if quick:
-        from tests import quick  # noqa: F401
+        import tests.quick  # noqa: F401
     name = command[0]
     sys.argv = command
     code = 0

@@ -4,6 +4,7 @@ import glob
 import os
 import random
 import shutil
+import time
 
 from tests.faults import kill
 from tests.faults import processes
@@ -73,7 +74,7 @@ def _stop_half_way(world, folder):
         return
     running = processes.Running(worlds.JOBS[JOB].command(world, folder), folder + ".log")
     while running.process.is_alive() and not os.path.exists(os.path.join(folder, "model.ckpt-140.index")):
-        pass
+        time.sleep(0.01)
     running.kill(group=True)
     if os.path.exists(os.path.join(folder, "finished.json")):
         shutil.rmtree(folder)

@@ -216,7 +216,8 @@ def guided(world, name, cases):
     with open(log, "wb") as stream:  # a new Python, in which nothing is loaded yet that is to be watched
         words = commands.words(["tests.faults.guided", name, world.folder, "-runs=%d" % cases])
         code = subprocess.call(
-            [sys.executable] + words, cwd=commands.CHECKOUT, stdout=stream, stderr=subprocess.STDOUT)
+            [sys.executable] + words, cwd=commands.CHECKOUT, env=commands.environment(), stdout=stream,
+            stderr=subprocess.STDOUT)
     said = files.read_bytes(log).decode("utf-8", "replace")
     done = re.search(r"^Done (\d+) runs", said, re.M)
     if code or not done:

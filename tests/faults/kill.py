@@ -9,7 +9,7 @@ from tests.faults import processes
 from tests.faults import world as worlds
 
 MOST_KILLS, MOST_SIGNALS = 3, 2
-EARLIEST = 0.1  # of a job's time: nothing has happened yet
+EARLIEST = 0.1  # of a job's time; before that it has written nothing
 
 
 def trial(world, name, number):
