@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from bert.randomness import glorot
 from bert.randomness import new_variable
-from student import recurrence
+from student import lstm_layer
 from training import native
 from training.choice import Choice
 from training.command import UserError
@@ -70,13 +70,9 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
 
 
 def _native_lstm(inputs, lengths, weights, bias, reverse):
-    """Our op (recurrence.cc) behind one matrix product for all tokens; the fastest on CPUs, and for them alone."""
-    features, units = inputs.shape.as_list()[-1], bias.shape.as_list()[0] // 4
-    gates = tf.nn.bias_add(tf.matmul(tf.reshape(inputs, [-1, features]), weights[:features]), bias)
-    gates = tf.reshape(gates, tf.concat([tf.shape(inputs)[:2], [4 * units]], axis=0))
-    gates.set_shape([None, None, 4 * units])
-    return recurrence.ops().lstm_recurrence(
-        gates, weights[features:], lengths, reverse=reverse, forget_bias=FORGET_BIAS).hidden
+    """Our op (lstm_layer.cc); the fastest on CPUs, and for them alone."""
+    return lstm_layer.ops().lstm_layer(
+        inputs, weights, bias, lengths, reverse=reverse, forget_bias=FORGET_BIAS).hidden
 
 
 def _turning(run_forward):

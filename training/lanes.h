@@ -18,7 +18,7 @@ typedef float Unaligned __attribute__((vector_size(4 * kLanes), aligned(4), may_
 
 inline Lanes Load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void Store(float* to, Lanes value) { *reinterpret_cast<Unaligned*>(to) = value; }
-inline Lanes Fill(float value) { return Lanes{} + value; }
+inline Lanes Fill(float value) { return value - Lanes{}; }  // a sum would be computed: -0 + 0 is another float
 
 // The first `count` lanes; the others are 0.
 inline Lanes LoadSome(const float* from, int count) {

@@ -5,7 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from student import lstm as lstms
-from student import recurrence
+from student import lstm_layer
 from student.lstm import KERNELS
 from student.lstm import lstm
 from tests import graphs
@@ -89,7 +89,7 @@ def test_the_kernel_equals_the_cell_forward_and_in_every_gradient(kernel, scale,
 
 @COMPILED
 @DIRECTIONS
-@pytest.mark.parametrize("texts", [1, 2, 7, 13])
+@pytest.mark.parametrize("texts", [1, 2, 7, 40])  # of the last the gates are made in several pieces
 @pytest.mark.parametrize("units", [1, 15, 16, 17, 70])
 def test_the_native_kernel_is_right_at_every_edge_of_its_blocks(units, texts, reverse):
     random = np.random.RandomState(texts)
@@ -102,12 +102,12 @@ def test_the_native_kernel_is_right_at_every_edge_of_its_blocks(units, texts, re
 @COMPILED
 def test_the_native_kernels_gradients_are_those_of_finite_differences():
     random = np.random.RandomState(1)
-    shapes = {"gates": [3, 4, 24], "kernel": [6, 24]}
+    shapes = {"inputs": [3, 4, 5], "kernel": [11, 24], "bias": [24]}
     values = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     with tf.Graph().as_default(), tf.Session():
         given = {name: tf.constant(value) for name, value in values.items()}
-        hidden = recurrence.ops().lstm_recurrence(
-            given["gates"], given["kernel"], tf.constant([4, 0, 3]), reverse=True, forget_bias=1.0).hidden
+        hidden = lstm_layer.ops().lstm_layer(
+            **given, lengths=tf.constant([4, 0, 3]), reverse=True, forget_bias=1.0).hidden
         loss = tf.reduce_sum(hidden * tf.constant(random.normal(size=[3, 4, 6]), tf.float32))
         for name, shape in shapes.items():
             error = tf.test.compute_gradient_error(
@@ -128,11 +128,12 @@ def test_what_is_not_a_number_stays_so_in_the_native_kernel():
 
 @COMPILED
 def test_shapes_that_do_not_fit_are_refused():
-    for gates, kernel, lengths in (([2, 3, 8], [3, 12], [2]), ([2, 3, 8], [2, 8], [3]), ([2, 3, 8], [2, 7], [2])):
+    for inputs_, kernel, bias, lengths in (
+            ([2, 3, 5], [7, 8], [8], [3]), ([2, 3, 5], [6, 8], [8], [2]), ([2, 3, 5], [7, 7], [7], [2]),
+            ([2, 3, 5], [7, 8], [4], [2]), ([6, 5], [7, 8], [8], [6]), ([2, 3, 0], [1, 8], [8], [2])):
         with tf.Graph().as_default(), tf.Session() as session:
-            given = [tf.placeholder_with_default(tf.zeros(gates), None),
-                     tf.placeholder_with_default(tf.zeros(kernel), None), tf.fill(lengths, 1)]
-            hidden = recurrence.ops().lstm_recurrence(*given, reverse=False, forget_bias=1.0).hidden
+            given = [tf.placeholder_with_default(tf.zeros(shape), None) for shape in (inputs_, kernel, bias)]
+            hidden = lstm_layer.ops().lstm_layer(*given, tf.fill(lengths, 1), reverse=False, forget_bias=1.0).hidden
             with pytest.raises(tf.errors.InvalidArgumentError, match="are needed"):
                 session.run(hidden)
 
@@ -218,12 +219,12 @@ def ops_of(**arguments):
 @COMPILED
 def test_the_kernel_is_the_named_one_else_that_of_the_context_else_the_processs_else_the_fastest(monkeypatch):
     monkeypatch.setattr(lstms._chosen, "_values", ["auto"])
-    assert "LstmRecurrence" in ops_of()
+    assert "LstmLayer" in ops_of()
     lstms.use("cell")
     assert "LoopCond" in ops_of()
     with lstms.using("block"):
         assert "BlockLSTM" in ops_of()
-        assert "LstmRecurrence" in ops_of(kernel="native")
+        assert "LstmLayer" in ops_of(kernel="native")
     assert "BlockLSTM" not in ops_of()
 
 

@@ -1,0 +1,462 @@
+// An LSTM layer over sequences of different length, forward and gradient, for CPUs.
+//
+// The inputs' share of the gates is a product over the tokens of many steps at once, which are then used while they are
+// in the cache; what a step must wait for is h times a matrix that fits the second-level cache, and the gates, in
+// registers. The gradients of both matrices and of the inputs are products over all tokens, and not made here. Sequences
+// are sorted by length, so that the batch shrinks as short ones end, and dealt out to threads; what comes out does not
+// depend on how many there are. Padding costs nothing.
+//
+// Built by training/native.py. Letters: B batch, S sequence, F features, U units.
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <vector>
+
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/lib/core/threadpool.h"
+#include "training/lanes.h"
+
+namespace {
+
+using tensorflow::DEVICE_CPU;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+
+// So many sums stay in registers beside a row of a panel and what that is multiplied by.
+constexpr int kRows = 6;
+#ifdef __AVX512F__
+constexpr int kVectors = 4;  // of 32 registers
+#else
+constexpr int kVectors = 2;  // of 16
+#endif
+constexpr int kGates = 4;
+constexpr int kAlone = 2 * kGates;  // sums of a single row: fewer would wait for each other
+constexpr int kTokens = 128;        // whose gates a thread makes at once
+
+inline const float* Floats(const Tensor& tensor) { return tensor.flat<float>().data(); }
+inline float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
+
+inline int Groups(int columns) { return (columns + kLanes - 1) / kLanes; }
+
+// acc[r][v] += sum over k of inputs[r][k] * panel[k][v], for groups of lanes v; a row of acc has `stride` of them.
+template <int rows, int vectors>
+inline void Multiply(const float* const* inputs, const float* panel, int depth, Lanes* acc, int stride) {
+  Lanes sums[rows][vectors];
+  for (int r = 0; r < rows; ++r)
+    for (int v = 0; v < vectors; ++v) sums[r][v] = acc[r * stride + v];
+  for (int k = 0; k < depth; ++k) {
+    Lanes columns[vectors];
+    for (int v = 0; v < vectors; ++v) columns[v] = Load(panel + (k * vectors + v) * kLanes);
+    for (int r = 0; r < rows; ++r) {
+      const Lanes factor = Fill(inputs[r][k]);
+      for (int v = 0; v < vectors; ++v) sums[r][v] += factor * columns[v];
+    }
+  }
+  for (int r = 0; r < rows; ++r)
+    for (int v = 0; v < vectors; ++v) acc[r * stride + v] = sums[r][v];
+}
+
+template <int vectors, int most = kRows>
+inline void MultiplyRows(int rows, const float* const* inputs, const float* panel, int depth, Lanes* acc, int stride) {
+  if (rows == most) return Multiply<most, vectors>(inputs, panel, depth, acc, stride);
+  MultiplyRows<vectors, (most > 1 ? most - 1 : 1)>(rows, inputs, panel, depth, acc, stride);
+}
+
+template <int most = kVectors>
+inline void MultiplyAny(int rows, int vectors, const float* const* inputs, const float* panel, int depth, Lanes* acc,
+                        int stride) {
+  if (vectors == most) return MultiplyRows<most>(rows, inputs, panel, depth, acc, stride);
+  MultiplyAny<(most > 1 ? most - 1 : 1)>(rows, vectors, inputs, panel, depth, acc, stride);
+}
+
+// A matrix [depth, groups of lanes], packed so that a product reads it from its beginning to its end:
+// [panel][k][group][lane], `kVectors` groups a panel, the last one may have fewer.
+class Panels {
+ public:
+  // lanes_of(k, group)
+  template <typename LanesOf>
+  void Pack(int depth, int groups, LanesOf lanes_of) {
+    depth_ = depth;
+    groups_ = groups;
+    values_.resize(static_cast<size_t>(depth) * groups * kLanes);
+    float* to = values_.data();
+    for (int group = 0; group < groups; group += kVectors)
+      for (int k = 0; k < depth; ++k)
+        for (int v = 0; v < Vectors(group); ++v, to += kLanes) Store(to, lanes_of(k, group + v));
+  }
+
+  // work(first group, groups) for each panel.
+  template <typename Work>
+  void ForEach(Work work) const {
+    for (int group = 0; group < groups_; group += kVectors) work(group, Vectors(group));
+  }
+
+  // acc[r][v] += inputs [rows, depth] times the panel that begins with that group.
+  void Multiply(int group, int rows, const float* const* inputs, Lanes* acc, int stride) const {
+    MultiplyAny(rows, Vectors(group), inputs, From(group), depth_, acc, stride);
+  }
+
+  // The same of one row and whole panels of `kAlone` groups.
+  void MultiplyAlone(int group, const float* input, Lanes* acc) const {
+    Lanes sums[kAlone];
+    for (int v = 0; v < kAlone; ++v) sums[v] = acc[v];
+    for (int k = 0; k < depth_; ++k) {
+      const Lanes factor = Fill(input[k]);
+      for (int v = 0; v < kAlone; ++v)
+        sums[v] += factor * Load(From(group + v / kVectors * kVectors) + (k * kVectors + v % kVectors) * kLanes);
+    }
+    for (int v = 0; v < kAlone; ++v) acc[v] = sums[v];
+  }
+
+ private:
+  int Vectors(int group) const { return std::min(kVectors, groups_ - group); }
+  const float* From(int group) const { return &values_[static_cast<size_t>(group) * kLanes * depth_]; }
+
+  int depth_ = 0, groups_ = 0;
+  std::vector<float> values_;
+};
+
+// The sequences that one thread runs, by falling length, and where the token of each step stands.
+class Part {
+ public:
+  Part(const std::vector<int>& by_length, const Tensor& lengths, int64_t steps, bool reverse, int first, int stride)
+      : steps_(steps), reverse_(reverse) {
+    for (size_t place = first; place < by_length.size(); place += stride) {
+      sequence_.push_back(by_length[place]);
+      length_.push_back(Length(lengths, by_length[place], steps));
+    }
+  }
+
+  static int64_t Length(const Tensor& lengths, int sequence, int64_t steps) {
+    return std::min<int64_t>(std::max(lengths.flat<int32_t>()(sequence), 0), steps);
+  }
+
+  int Size() const { return sequence_.size(); }
+  int Longest() const { return length_.empty() ? 0 : length_[0]; }
+
+  // How many sequences have a token at that step: the first ones.
+  int Active(int step) const {
+    return std::lower_bound(length_.begin(), length_.end(), step, [](int length, int s) { return length > s; }) -
+           length_.begin();
+  }
+
+  // Of the row-th sequence, at its step: a row of [B S, ...].
+  int64_t Token(int row, int step) const {
+    return sequence_[row] * steps_ + (reverse_ ? length_[row] - 1 - step : step);
+  }
+
+ private:
+  int64_t steps_;
+  bool reverse_;
+  std::vector<int> sequence_, length_;
+};
+
+// Deals the sequences out to threads, so that each has long and short ones, and runs `work` on every part.
+template <typename Work>
+void ForEachPart(OpKernelContext* context, const Tensor& lengths, int64_t steps, bool reverse, Work work) {
+  const int size = lengths.NumElements();
+  std::vector<int> by_length(size);
+  std::iota(by_length.begin(), by_length.end(), 0);
+  std::stable_sort(by_length.begin(), by_length.end(), [&](int one, int other) {
+    return Part::Length(lengths, one, steps) > Part::Length(lengths, other, steps);
+  });
+  const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
+  const int parts = std::max(1, std::min(threads.num_threads, (size + kRows - 1) / kRows));
+  const auto run = [&](int64_t first, int64_t limit) {
+    for (int part = first; part < limit; ++part) work(Part(by_length, lengths, steps, reverse, part, parts));
+  };
+  if (parts == 1) return run(0, 1);
+  threads.workers->ParallelFor(parts, int64_t{1} << 30, run);  // a cost that gives each part to a thread of its own
+}
+
+// Runs `work(first row, rows)` over blocks of rows.
+template <typename Work>
+inline void ByRows(int active, Work work) {
+  const int blocks = (active + kRows - 1) / kRows;
+  for (int block = 0, first = 0; block < blocks; ++block) {  // of nearly equal size: few rows use a panel badly
+    const int rows = (active - first) / (blocks - block);
+    work(first, rows);
+    first += rows;
+  }
+}
+
+struct Forward {
+  const float *inputs, *kernel, *bias;   // [B S, F], [F + U, 4 U], [4 U]
+  float *hidden, *activations, *cells;   // [B S, U], [B S, 4 U], [B S, U]
+  int features, units;
+  float forget_bias;
+  Panels projection, recurrence;         // what inputs and states are multiplied by
+  std::vector<float> zeros;
+
+  void Pack() {
+    zeros.assign(units, 0.0f);
+    projection.Pack(features, Groups(kGates * units), [this](int k, int group) {
+      return LoadSome(kernel + static_cast<size_t>(k) * kGates * units + Column(group), Count(group));
+    });
+    // Groups are [block of units][gate], so that all four gates of some units come out together.
+    const float* from = kernel + static_cast<size_t>(features) * kGates * units;
+    recurrence.Pack(units, Groups(units) * kGates, [this, from](int k, int group) {
+      const int gate = group % kGates, unit = group / kGates * kLanes;
+      return LoadSome(from + (static_cast<size_t>(k) * kGates + gate) * units + unit, std::min(kLanes, units - unit));
+    });
+  }
+
+  void Run(const Part& part) const {
+    std::vector<int64_t> tokens;
+    for (int begin = 0, step = 0; begin < part.Longest(); begin = step) {
+      tokens.clear();
+      step = std::min(part.Longest(), begin + std::max(1, kTokens / part.Active(begin)));
+      for (int row = 0; row < part.Active(begin); ++row)  // neighbours in memory are neighbours here
+        for (int now = begin; now < step && row < part.Active(now); ++now) tokens.push_back(part.Token(row, now));
+      Project(tokens);
+      for (int now = begin; now < step; ++now)
+        ByRows(part.Active(now), [&](int first, int rows) { Step(part, now, first, rows); });
+    }
+  }
+
+  // What inputs and bias give to the gates, to where the activations will be.
+  void Project(const std::vector<int64_t>& tokens) const {
+    projection.ForEach([&](int group, int groups) {
+      ByRows(tokens.size(), [&](int first, int rows) {
+        const float* from[kRows];
+        Lanes acc[kRows][kVectors];
+        for (int r = 0; r < rows; ++r) {
+          from[r] = inputs + tokens[first + r] * features;
+          for (int g = 0; g < groups; ++g) acc[r][g] = LoadSome(bias + Column(group + g), Count(group + g));
+        }
+        projection.Multiply(group, rows, from, acc[0], kVectors);
+        for (int r = 0; r < rows; ++r)
+          for (int g = 0; g < groups; ++g)
+            StoreSome(activations + tokens[first + r] * kGates * units + Column(group + g), acc[r][g], Count(group + g));
+      });
+    });
+  }
+
+  static int Column(int group) { return group * kLanes; }
+  int Count(int group) const { return std::min(kLanes, kGates * units - Column(group)); }
+
+  void Step(const Part& part, int step, int first, int rows) const {
+    int64_t token[kRows], before[kRows];
+    const float* state[kRows];
+    for (int r = 0; r < rows; ++r) {
+      token[r] = part.Token(first + r, step);
+      before[r] = step ? part.Token(first + r, step - 1) : -1;
+      state[r] = step ? hidden + before[r] * units : zeros.data();
+    }
+    int block = 0;
+    for (; rows == 1 && (block + 2) <= Groups(units); block += 2) {
+      Lanes acc[kAlone];
+      for (int b = 0; b < 2; ++b) Start(token[0], block + b, acc + b * kGates);
+      if (step) recurrence.MultiplyAlone(block * kGates, state[0], acc);
+      for (int b = 0; b < 2; ++b) Finish(acc + b * kGates, token[0], before[0], block + b);
+    }
+    for (; block < Groups(units); ++block) {
+      Lanes acc[kRows][kGates];
+      for (int r = 0; r < rows; ++r) Start(token[r], block, acc[r]);
+      for (int gate = 0; step && gate < kGates; gate += kVectors)
+        recurrence.Multiply(block * kGates + gate, rows, state, &acc[0][gate], kGates);
+      for (int r = 0; r < rows; ++r) Finish(acc[r], token[r], before[r], block);
+    }
+  }
+
+  // What the input gives to the gates of a block of one token.
+  void Start(int64_t token, int block, Lanes* acc) const {
+    const int unit = block * kLanes;
+    for (int gate = 0; gate < kGates; ++gate)
+      acc[gate] = LoadSome(activations + (token * kGates + gate) * units + unit, std::min(kLanes, units - unit));
+  }
+
+  // From what goes into the gates of a block of one token to its state.
+  void Finish(const Lanes* acc, int64_t token, int64_t before, int block) const {
+    const int unit = block * kLanes, count = std::min(kLanes, units - unit);
+    const Lanes in = Sigmoid(acc[0]), update = Tanh(acc[1]);
+    const Lanes forget = Sigmoid(acc[2] + forget_bias), out = Sigmoid(acc[3]);
+    Lanes cell = in * update;
+    if (before >= 0) cell += forget * LoadSome(cells + before * units + unit, count);
+    float* kept = activations + token * kGates * units + unit;
+    StoreSome(kept, in, count);
+    StoreSome(kept + units, update, count);
+    StoreSome(kept + 2 * units, forget, count);
+    StoreSome(kept + 3 * units, out, count);
+    StoreSome(cells + token * units + unit, cell, count);
+    StoreSome(hidden + token * units + unit, out * Tanh(cell), count);
+  }
+};
+
+struct Backward {
+  const float *hidden_gradient, *kernel, *activations, *cells;  // [B S, U], [F + U, 4 U], [B S, 4 U], [B S, U]
+  float* gates_gradient;                                        // [B S, 4 U]
+  int features, units;
+  Panels recurrence;                                            // the matrix of the states, transposed
+
+  void Pack() {
+    const int depth = kGates * units;
+    const float* from = kernel + static_cast<size_t>(features) * depth;
+    recurrence.Pack(depth, Groups(units), [this, from, depth](int k, int group) {
+      Lanes column{};
+      for (int lane = 0, unit = group * kLanes; lane < std::min(kLanes, units - unit); ++lane)
+        column[lane] = from[static_cast<size_t>(unit + lane) * depth + k];
+      return column;
+    });
+  }
+
+  void Run(const Part& part) const {
+    const size_t width = Groups(units) * kLanes;
+    std::vector<float> of_state(part.Size() * width, 0.0f), of_cell(part.Size() * width, 0.0f);
+    for (int step = part.Longest() - 1; step >= 0; --step)
+      ByRows(part.Active(step), [&](int first, int rows) {
+        const float* derived[kRows];
+        for (int r = 0; r < rows; ++r) {
+          const int64_t token = part.Token(first + r, step);
+          const int64_t before = step ? part.Token(first + r, step - 1) : -1;
+          const size_t row = (first + r) * width;
+          for (int unit = 0; unit < units; unit += kLanes)
+            ThroughGates(token, before, &of_state[row + unit], &of_cell[row + unit], unit);
+          derived[r] = gates_gradient + token * kGates * units;
+        }
+        if (step) ThroughKernel(rows, derived, &of_state[first * width], width);
+      });
+  }
+
+  // The gradient of some units' gates; of_cell becomes that of the cell a step before.
+  void ThroughGates(int64_t token, int64_t before, const float* of_state, float* of_cell, int unit) const {
+    const int count = std::min(kLanes, units - unit);
+    const float* kept = activations + token * kGates * units + unit;
+    const Lanes in = LoadSome(kept, count), update = LoadSome(kept + units, count);
+    const Lanes forget = LoadSome(kept + 2 * units, count), out = LoadSome(kept + 3 * units, count);
+    const Lanes cell = Tanh(LoadSome(cells + token * units + unit, count));
+    const Lanes of_h = LoadSome(hidden_gradient + token * units + unit, count) + Load(of_state);
+    const Lanes of_c = of_h * out * (1.0f - cell * cell) + Load(of_cell);
+    float* to = gates_gradient + token * kGates * units + unit;
+    StoreSome(to, of_c * update * in * (1.0f - in), count);
+    StoreSome(to + units, of_c * in * (1.0f - update * update), count);
+    if (before >= 0)
+      StoreSome(to + 2 * units, of_c * LoadSome(cells + before * units + unit, count) * forget * (1.0f - forget), count);
+    StoreSome(to + 3 * units, of_h * cell * out * (1.0f - out), count);
+    Store(of_cell, of_c * forget);
+  }
+
+  // The gradient of the states a step before, [rows, width].
+  void ThroughKernel(int rows, const float* const* derived, float* of_state, size_t width) const {
+    recurrence.ForEach([&](int group, int groups) {
+      Lanes acc[kRows][kVectors] = {};
+      recurrence.Multiply(group, rows, derived, acc[0], kVectors);
+      for (int r = 0; r < rows; ++r)
+        for (int g = 0; g < groups; ++g) Store(of_state + r * width + (group + g) * kLanes, acc[r][g]);
+    });
+  }
+};
+
+bool Fit(const Tensor& sequences, const Tensor& kernel, const Tensor& lengths) {
+  return sequences.dims() == 3 && kernel.dims() == 2 && lengths.dims() == 1 &&
+         lengths.dim_size(0) == sequences.dim_size(0) && kernel.dim_size(1) % kGates == 0 &&
+         kernel.dim_size(1) / kGates <= kernel.dim_size(0);
+}
+
+#define NEEDED "inputs [B, S, F], kernel [F + U, 4 U], bias [4 U] and lengths [B] are needed"
+
+class LstmLayer : public OpKernel {
+ public:
+  explicit LstmLayer(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("reverse", &reverse_));
+    OP_REQUIRES_OK(context, context->GetAttr("forget_bias", &forget_bias_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &inputs = context->input(0), &kernel = context->input(1), &bias = context->input(2);
+    const Tensor& lengths = context->input(3);
+    OP_REQUIRES(context, Fit(inputs, kernel, lengths) && bias.dims() == 1 && bias.dim_size(0) == kernel.dim_size(1) &&
+                inputs.dim_size(2) + kernel.dim_size(1) / kGates == kernel.dim_size(0),
+                tensorflow::errors::InvalidArgument(NEEDED));
+    const int64_t batch = inputs.dim_size(0), steps = inputs.dim_size(1), units = kernel.dim_size(1) / kGates;
+    Tensor *hidden, *activations, *cells;
+    OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({batch, steps, units}), &hidden));
+    OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({batch, steps, kGates * units}), &activations));
+    OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({batch, steps, units}), &cells));
+    // Padding is read by the products over all tokens that follow.
+    std::fill_n(Floats(hidden), hidden->NumElements(), 0.0f);
+    Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden), Floats(activations), Floats(cells),
+                    static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}, {}};
+    forward.Pack();
+    ForEachPart(context, lengths, steps, reverse_, [&](const Part& part) { forward.Run(part); });
+  }
+
+ private:
+  bool reverse_;
+  float forget_bias_;
+};
+
+// Of the gates; those of inputs, kernel and bias are products and sums of it.
+class LstmLayerGrad : public OpKernel {
+ public:
+  explicit LstmLayerGrad(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("reverse", &reverse_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &hidden_gradient = context->input(0), &kernel = context->input(1), &lengths = context->input(2);
+    const Tensor &activations = context->input(3), &cells = context->input(4);
+    OP_REQUIRES(context, Fit(activations, kernel, lengths) && hidden_gradient.shape() == cells.shape(),
+                tensorflow::errors::InvalidArgument(NEEDED));
+    Tensor* result;
+    OP_REQUIRES_OK(context, context->allocate_output(0, activations.shape(), &result));
+    std::fill_n(Floats(result), result->NumElements(), 0.0f);
+    const int units = kernel.dim_size(1) / kGates;
+    Backward backward{Floats(hidden_gradient), Floats(kernel), Floats(activations), Floats(cells), Floats(result),
+                      static_cast<int>(kernel.dim_size(0)) - units, units, {}};
+    backward.Pack();
+    ForEachPart(context, lengths, activations.dim_size(1), reverse_, [&](const Part& part) { backward.Run(part); });
+  }
+
+ private:
+  bool reverse_;
+};
+
+REGISTER_OP("LstmLayer")
+    .Attr("reverse: bool")
+    .Attr("forget_bias: float")
+    .Input("inputs: float")
+    .Input("kernel: float")
+    .Input("bias: float")
+    .Input("lengths: int32")
+    .Output("hidden: float")
+    .Output("activations: float")
+    .Output("cells: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
+      tensorflow::shape_inference::ShapeHandle inputs, bias, hidden, gates;
+      tensorflow::shape_inference::DimensionHandle units;
+      TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 3, &inputs));
+      TF_RETURN_IF_ERROR(context->WithRank(context->input(2), 1, &bias));
+      TF_RETURN_IF_ERROR(context->Divide(context->Dim(bias, 0), kGates, true, &units));
+      TF_RETURN_IF_ERROR(context->ReplaceDim(inputs, 2, units, &hidden));
+      TF_RETURN_IF_ERROR(context->ReplaceDim(inputs, 2, context->Dim(bias, 0), &gates));
+      context->set_output(0, hidden);
+      context->set_output(1, gates);
+      context->set_output(2, hidden);
+      return tensorflow::Status();
+    });
+
+REGISTER_OP("LstmLayerGrad")
+    .Attr("reverse: bool")
+    .Input("hidden_gradient: float")
+    .Input("kernel: float")
+    .Input("lengths: int32")
+    .Input("activations: float")
+    .Input("cells: float")
+    .Output("gates_gradient: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
+      context->set_output(0, context->input(3));
+      return tensorflow::Status();
+    });
+
+REGISTER_KERNEL_BUILDER(Name("LstmLayer").Device(DEVICE_CPU), LstmLayer);
+REGISTER_KERNEL_BUILDER(Name("LstmLayerGrad").Device(DEVICE_CPU), LstmLayerGrad);
+
+}  // namespace
