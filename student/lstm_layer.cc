@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -85,11 +86,11 @@ class Panels {
   void Pack(int depth, int groups, LanesOf lanes_of) {
     depth_ = depth;
     groups_ = groups;
-    values_.resize(static_cast<size_t>(depth) * groups * kLanes);
-    float* to = values_.data();
-    for (int group = 0; group < groups; group += kVectors)
-      for (int k = 0; k < depth; ++k)
-        for (int v = 0; v < Vectors(group); ++v, to += kLanes) Store(to, lanes_of(k, group + v));
+    values_.reset(new float[static_cast<size_t>(depth) * groups * kLanes]);
+    for (int k = 0; k < depth; ++k)  // in the order in which rows are read
+      ForEach([&](int group, int vectors) {
+        for (int v = 0; v < vectors; ++v) Store(From(group) + (k * vectors + v) * kLanes, lanes_of(k, group + v));
+      });
   }
 
   // work(first group, groups) for each panel.
@@ -117,10 +118,10 @@ class Panels {
 
  private:
   int Vectors(int group) const { return std::min(kVectors, groups_ - group); }
-  const float* From(int group) const { return &values_[static_cast<size_t>(group) * kLanes * depth_]; }
+  float* From(int group) const { return &values_[static_cast<size_t>(group) * kLanes * depth_]; }
 
   int depth_ = 0, groups_ = 0;
-  std::vector<float> values_;
+  std::unique_ptr<float[]> values_;
 };
 
 // The sequences that one thread runs, by falling length, and where the token of each step stands.

@@ -104,6 +104,7 @@ class BiLstmModel:
         self._kernel = kernel
         self._lengths = tf.reduce_sum(input_mask, axis=1)  # [B]
         self._weights = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
+        self._is_real = tf.reshape(input_mask > 0, [-1])  # [B S]
         embedding_dropout = config.embedding_dropout_prob if is_training else 0.0
         hidden_dropout = config.hidden_dropout_prob if is_training else 0.0
 
@@ -133,8 +134,10 @@ class BiLstmModel:
             backward = lstm(inputs, units, self._lengths, self._kernel, reverse=True)
         self._top_forward, self._top_backward = forward, backward
         merged = tf.concat([forward, backward], axis=-1) if config.merge == "concat" else forward + backward
-        # Selected, not multiplied: what a kernel leaves at padding need not be finite.
-        return tf.where(tf.broadcast_to(self._weights > 0, tf.shape(merged)), merged, tf.zeros_like(merged))
+        # Selected, not multiplied: what a kernel leaves at padding need not be finite. By rows, for a condition of this
+        # shape would have to be written out.
+        rows = tf.reshape(merged, [-1, config.hidden_size])
+        return tf.reshape(tf.where(self._is_real, rows, tf.zeros_like(rows)), tf.shape(merged))
 
     def get_embedding_output(self):
         """float32 [B, S, E]: the word vectors, before dropout."""
