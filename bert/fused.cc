@@ -1,4 +1,5 @@
-// What stands between a Transformer's matrix products, each in one pass over memory, forward and gradient, for CPUs.
+// What stands between a Transformer's matrix products, forward and gradient, and the optimizer's update: each in one
+// pass over memory, for CPUs.
 //
 // Dropout takes its draws as they come from TensorFlow's generator: a value stays where its draw is `least` or more, and
 // is then multiplied by `scale`. No draws at all: nothing is dropped. What comes out does not depend on the number of
@@ -12,8 +13,11 @@
 #include <functional>
 #include <vector>
 
+#include "tensorflow/core/common_runtime/dma_helper.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/lib/core/threadpool.h"
 #include "training/lanes.h"
@@ -372,6 +376,66 @@ class BertSoftmaxGrad : public WithDraws {
   }
 };
 
+// Adam's update of a variable and its moments, with the gradient first multiplied by `clip` and the variable by `kept`.
+class BertAdam : public OpKernel {
+ public:
+  explicit BertAdam(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("beta_1", &beta_1_));
+    OP_REQUIRES_OK(context, context->GetAttr("beta_2", &beta_2_));
+    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& gradient = context->input(kVariables);
+    float* values[kVariables];
+    tensorflow::core::RefCountPtr<tensorflow::Var> variables[kVariables];
+    for (int i = 0; i < kVariables; ++i) {
+      OP_REQUIRES_OK(context,
+                     tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, i), &variables[i]));
+      Tensor* held = variables[i]->tensor();
+      OP_REQUIRES(context, held->dtype() == tensorflow::DT_FLOAT && held->shape() == gradient.shape(),
+                  tensorflow::errors::InvalidArgument("BertAdam: variable, moments and gradient are float of one shape"));
+      OP_REQUIRES_OK(context, KeepForReaders(context, held));
+      values[i] = Floats(held);
+    }
+    const float clip = Scalar(context, "clip"), kept = Scalar(context, "kept"), rate = Scalar(context, "rate");
+    const float one = 1.0f - beta_1_, two = 1.0f - beta_2_, epsilon = epsilon_;
+    float *__restrict w = values[0], *__restrict m = values[1], *__restrict v = values[2];
+    const float* __restrict given = Floats(gradient);
+    ForRanges(context, gradient.NumElements(), kCostOfValue, [=](int64_t first, int64_t end) {
+      for (int64_t i = first; i < end; ++i) {  // the compiler makes vectors of it
+        const float g = given[i] * clip;
+        m[i] += (g - m[i]) * one;
+        v[i] += (g * g - v[i]) * two;
+        w[i] = w[i] * kept - m[i] * rate / (std::sqrt(v[i]) + epsilon);
+      }
+    });
+  }
+
+ private:
+  static constexpr int kVariables = 3;
+
+  static float Scalar(OpKernelContext* context, const char* name) {
+    const Tensor* tensor;
+    return context->input(name, &tensor).ok() && tensor->NumElements() == 1 ? tensor->flat<float>()(0) : NAN;
+  }
+
+  // Who has read a variable keeps what was read.
+  static tensorflow::Status KeepForReaders(OpKernelContext* context, Tensor* held) {
+    tensorflow::TensorBuffer* buffer = tensorflow::DMAHelper::buffer(held);
+    if (!buffer || (buffer->RefCountIsOne() && buffer->root_buffer()->RefCountIsOne()))
+      return tensorflow::Status();
+    Tensor copy;
+    const tensorflow::Status status = context->allocate_temp(tensorflow::DT_FLOAT, held->shape(), &copy);
+    if (!status.ok()) return status;
+    std::copy_n(Floats(*held), held->NumElements(), Floats(&copy));
+    *held = copy;
+    return status;
+  }
+
+  float beta_1_, beta_2_, epsilon_;
+};
+
 tensorflow::Status LikeInput(tensorflow::shape_inference::InferenceContext* context, int input) {
   for (int output = 0; output < context->num_outputs(); ++output) context->set_output(output, context->input(input));
   return tensorflow::Status();
@@ -432,6 +496,21 @@ REGISTER_OP("BertSoftmaxGrad")
     .Output("scores_gradient: float")
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
 
+REGISTER_OP("BertAdam")
+    .Attr("beta_1: float")
+    .Attr("beta_2: float")
+    .Attr("epsilon: float")
+    .Input("variable: resource")
+    .Input("m: resource")
+    .Input("v: resource")
+    .Input("gradient: float")
+    .Input("clip: float")
+    .Input("kept: float")
+    .Input("rate: float")
+    .SetIsStateful()
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return tensorflow::Status(); });
+
+REGISTER_KERNEL_BUILDER(Name("BertAdam").Device(DEVICE_CPU), BertAdam);
 REGISTER_KERNEL_BUILDER(Name("BertGelu").Device(DEVICE_CPU), BertGelu);
 REGISTER_KERNEL_BUILDER(Name("BertGeluGrad").Device(DEVICE_CPU), BertGeluGrad);
 REGISTER_KERNEL_BUILDER(Name("BertAddNorm").Device(DEVICE_CPU), BertAddNorm);

@@ -1,5 +1,5 @@
-"""What stands between a Transformer's matrix products: in one pass over memory, by the ops of fused.cc, where they
-run, else by TensorFlow's own. The same numbers but for rounding, and the same draws of dropout.
+"""What stands between a Transformer's matrix products, and the optimizer's update: in one pass over memory, by the ops
+of fused.cc, where they run, else by TensorFlow's own. The same numbers but for rounding, and the same draws of dropout.
 
 Letters: M rows, H width, B batch, A heads, S sequence.
 """
@@ -63,6 +63,24 @@ def softmax(scores, bias, rate, site):
         return dropout(tf.nn.softmax(scores + bias), rate, site)
     draws, least, scale = _draws(scores, rate, site)
     return _ops().bert_softmax(scores, bias[:, 0, 0], draws, least=least, scale=scale).dropped
+
+
+def adam(variable, m, v, gradient, clip, kept, rate, beta_1, beta_2, epsilon):
+    """m' = beta_1 m + (1 - beta_1) g, v' = beta_2 v + (1 - beta_2) g^2, w' = kept w - rate m' / (sqrt(v') + epsilon).
+
+    Args:
+      variable, m, v: variables w and its moments, float32 of one shape, on a CPU.
+      gradient: of that shape; g is clip * gradient.
+      clip, kept, rate: float32 scalars.
+      beta_1, beta_2, epsilon: floats.
+
+    Returns:
+      the update's op; None where our ops do not run.
+    """
+    if not native.available():
+        return None
+    return _ops().bert_adam(variable.handle, m.handle, v.handle, gradient, clip, kept, rate,
+                            beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
 
 
 def _draws(tensor, rate, site):

@@ -12,6 +12,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
+from bert import fused
 from bert.randomness import root_variable_scope
 from bert.randomness import update_part
 
@@ -156,7 +157,7 @@ def _update_all(strategy, gradients, variables, resting, global_step, part, scal
         if schedule.loss_scaling:
             condition = tf.logical_and(is_last, tf.math.is_finite(norms[variable.device]))
         with tf.control_dependencies([norms[variable.device]]):
-            return _when(schedule, condition, lambda: _adam(variable, gradient * clip, m, v, rate, decay, powers))
+            return _when(schedule, condition, lambda: _adam(variable, gradient, clip, m, v, rate, decay, powers))
 
     with tf.control_dependencies(added):
         complete = sums or summed
@@ -217,14 +218,18 @@ def _beta_powers(step, schedule):
     return BETA_1 ** updates, BETA_2 ** updates
 
 
-def _adam(variable, gradient, m, v, rate, decay, powers):
+def _adam(variable, gradient, clip, m, v, rate, decay, powers):
     """w = (1 - rate * decay) w - rate * c m / (sqrt(v) + eps), c = sqrt(1 - beta_2^t) / (1 - beta_1^t).
 
     `powers` are beta_1^t and beta_2^t, or zeros for c = 1.
     """
+    kept, correction = 1.0 - rate * decay, tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
+    done = fused.adam(variable, m, v, gradient, clip, kept, rate * correction, BETA_1, BETA_2, EPSILON)
+    if done is not None:
+        return done
     # A product that becomes the variable's memory; subtracting would read and write it once more.
-    decayed = variable.assign(variable * (1.0 - rate * decay)) if decay else variable.read_value()
+    decayed = variable.assign(variable * kept) if decay else variable.read_value()
     with tf.control_dependencies([decayed]):
         return tf.raw_ops.ResourceApplyAdam(
             var=variable.handle, m=m.handle, v=v.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
-            beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient, use_locking=False)
+            beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient * clip, use_locking=False)

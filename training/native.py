@@ -22,8 +22,10 @@ from training.command import UserError
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(CHECKOUT, "build", "kernels")
 HEADER = os.path.join(CHECKOUT, "training", "lanes.h")
-# -ffp-contract=fast: products and sums in one instruction. No -ffast-math: NaN must stay NaN.
-OPTIONS = ("-std=c++14", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-I" + CHECKOUT)
+# -ffp-contract=fast: products and sums in one instruction; -fno-math-errno: square roots too are vectors. No
+# -ffast-math: NaN must stay NaN.
+OPTIONS = ("-std=c++14", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC",
+           "-I" + CHECKOUT)
 COMPILERS = ("c++", "g++", "clang++")
 
 # Whether this process, or a block of it, computes by our ops where they run: bool.

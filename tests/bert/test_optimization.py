@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import functools
 
@@ -5,9 +6,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from bert import fused
 from bert import optimization
 from bert.optimization import Schedule
 from tests import graphs
+from training import native
+
+COMPILED = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
 
 STEPS = 20
 # The gradient's norm lies between 0.3 and 0.6: every update is clipped, each to another share.
@@ -173,15 +178,53 @@ def adam_weight_decay(gradients, schedule):
     Schedule(0.1, 8, weight_decay_rate=0.0, clip_norm=4.5),  # some of the norms, 3.4 to 5.6, lie below
     Schedule(0.1, 8, num_warmup_steps=8, clip_norm=0.0),
     Schedule(0.1, 8, weight_decay_rate=0.1, bias_correction=True)])
-def test_updates_are_those_of_berts_optimizer(schedule):
+@pytest.mark.parametrize("native_ops", [pytest.param(True, marks=COMPILED), False], ids=["our_op", "tensorflows"])
+def test_updates_are_those_of_berts_optimizer(native_ops, schedule):
     gradients = random_gradients(10)  # two more than the schedule has: their rate is 0
-    runs, _ = train_on(gradients, schedule)
+    with native.using(native_ops):
+        runs, _ = train_on(gradients, schedule)
     for (found, rate, norm), (expected, expected_rate, expected_norm) in zip(
             runs, adam_weight_decay(gradients, schedule)):
         assert rate == pytest.approx(expected_rate, abs=1e-8)
         assert norm == pytest.approx(expected_norm, rel=1e-6)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=ROUNDING, atol=ROUNDING)
+
+
+@contextlib.contextmanager
+def adam_of_ones(gradient, variable=(3,)):
+    """(session, variable of ones, the op of one update)."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.get_variable(name, variable, initializer=tf.ones_initializer()) for name in ("w", "m", "v")]
+        session.run(tf.global_variables_initializer())
+        update = functools.partial(fused.adam, *variables, gradient, 1.0, 1.0, 0.1, 0.9, 0.999, 1e-6)
+        yield session, variables[0], update
+
+
+@COMPILED
+def test_who_has_read_a_variable_keeps_what_was_read_when_our_op_changes_it():
+    with adam_of_ones(np.float32([1.0, 2.0, 3.0])) as (session, variable, update):
+        before = variable.read_value()
+        with tf.control_dependencies([before]):
+            done = update()
+        with tf.control_dependencies([done]):
+            after = variable.read_value()
+        before, after = session.run([before, after])
+        assert np.all(before == 1.0) and np.all(after != 1.0)
+
+
+@COMPILED
+def test_our_op_refuses_a_gradient_of_another_shape():
+    with adam_of_ones(np.zeros([4], np.float32)) as (session, _, update), pytest.raises(
+            tf.errors.InvalidArgumentError, match="float of one shape"):
+        session.run(update())
+
+
+@COMPILED
+def test_a_gradient_that_is_no_number_makes_no_number_with_our_op():
+    with adam_of_ones(np.float32([1.0, np.nan, np.inf])) as (session, variable, update):
+        session.run(update())
+        assert np.isfinite(session.run(variable)).tolist() == [True, False, False]
 
 
 def test_accumulated_parts_change_nothing_until_the_last():
@@ -311,9 +354,10 @@ def test_rows_of_a_table_that_no_text_has_decay_too():
     assert norm == pytest.approx(np.sqrt(2 * 2 ** 2 + 2), rel=1e-6)
 
 
+@pytest.mark.parametrize("native_ops", [pytest.param(True, marks=COMPILED), False], ids=["our_op", "tensorflows"])
 @pytest.mark.parametrize("num_parts, clip_norm", [(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)])
-def test_no_variable_changes_before_the_forward_pass_has_read_them_all(num_parts, clip_norm):
-    with tf.Graph().as_default():
+def test_no_variable_changes_before_the_forward_pass_has_read_them_all(num_parts, clip_norm, native_ops):
+    with tf.Graph().as_default(), native.using(native_ops):
         tf.train.get_or_create_global_step()
         variables = [tf.get_variable("kernel_%d" % number, [2], initializer=tf.ones_initializer())
                      for number in range(3)]
@@ -321,9 +365,10 @@ def test_no_variable_changes_before_the_forward_pass_has_read_them_all(num_parts
         loss = tf.add_n([tf.reduce_sum(tf.square(read)) for read in reads])
         train_op, _ = optimization.create_train_op(
             loss, Schedule(0.1, 8, num_parts=num_parts, clip_norm=clip_norm), variables)
-        writers = [op for op in ancestors(train_op) if op.type in ("AssignVariableOp", "ResourceApplyAdam")
+        kinds = ("BertAdam",) if native_ops else ("AssignVariableOp", "ResourceApplyAdam")
+        writers = [op for op in ancestors(train_op) if op.type in kinds
                    and handle_of(op).name in [variable.handle.name for variable in variables]]
-        assert len(writers) == 2 * len(variables)
+        assert len(writers) == len(kinds) * len(variables)
         for writer in writers:
             assert {read.op for read in reads} <= ancestors(writer)
 
