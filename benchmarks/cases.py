@@ -182,6 +182,15 @@ def _pretraining(setting):
     return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))]
 
 
+def _optimizer(setting):
+    """The update of the student's word table, and of the teacher's."""
+    return [Race("%d x %d" % (rows, width), (1, "updates"), _present([
+        Contender("%s, %s" % (title, kind), setting.pythons[kind], TENSORFLOW, "table_update",
+                  {"rows": rows, "width": width, "native_ops": native_ops})
+        for kind in material.TENSORFLOWS for title, native_ops in (("TensorFlow's ops", False), ("our op", True))]))
+            for rows, width in ((21128, 200), (21128, 768))]
+
+
 def _growth(setting):
     """Time and memory of commands against what may grow."""
     small = ["--data_dir=" + setting.data_dir, "--vocab_file=" + setting.vocab_file,
@@ -240,6 +249,9 @@ CASES = collections.OrderedDict([
         "Masked LM, one training step", "Forward, gradients and optimizer, dropout on; the graph of the package "
         "bert-tensorflow has a next-sentence head, a product with one-hot vectors for the segments, and positions "
         "gathered twice.", _pretraining)),
+    ("optimizer", Case(
+        "Optimizer", "Clipping, decay and Adam for a table of word vectors of which 2,048 rows have a gradient.",
+        _optimizer, False, 10)),
     ("padding", Case(
         "Padding", "An update has texts of similar length and is as long as the longest: the same updates padded to "
         "L 128 are what that is measured against.", _padding, True, 10, "mean")),

@@ -8,6 +8,7 @@ from benchmarks import turns
 from bert import records
 from bert.modeling import BertConfig
 from bert.optimization import Schedule
+from bert.optimization import create_train_op
 from student import lstm
 from tasks.encoders import KINDS, build_encoder
 from tasks.masked_lm import MaskedLm
@@ -108,6 +109,16 @@ def encoder(config, batch, length, kernel="auto", native_ops=True):
         pooled = build_encoder(KINDS[kind][0](**config), False, features).get_pooled_output()
     ids = np.random.RandomState(0).randint(1, config["vocab_size"], [batch, length])
     return _repeated(pooled, {features["input_ids"]: ids}), _about()
+
+
+def table_update(rows, width, native_ops=True):
+    """One update of a word table by a gradient of 2,048 of its rows."""
+    tf.train.get_or_create_global_step()
+    table = tf.get_variable("word_embeddings", [rows, width])
+    ids = _kept(np.random.RandomState(0).randint(0, rows, [2048]).astype(np.int32))
+    loss = tf.reduce_sum(tf.square(tf.nn.embedding_lookup(table, ids)))
+    with native.using(native_ops):
+        return _repeated(create_train_op(loss, Schedule(1e-4, 10 ** 6))[0]), _about()
 
 
 def pretraining_step(batch, length, predictions, layers, width, google=False, native_ops=True):
