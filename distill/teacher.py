@@ -66,7 +66,7 @@ def open_teacher(values, on_task):
             ("labels", *map(_digest, (first.labels_file, found.labels_file))),
             ("text.json", *map(_digest, (first.text_file, found.text_file)))) if one != other]
         if differs:
-            raise UserError("--teacher_checkpoint=%s: its %s is not that of %s; teachers that are averaged must be "
+            raise UserError("--teacher_checkpoint=%s: differs in its %s from %s; teachers that are averaged must be "
                             "alike" % (found.checkpoint, differs[0], first.checkpoint))
     head = text_settings.read(first.text_file, {}).head if on_task else None
     others = tuple(found.checkpoint for found in all_files[1:])

@@ -248,7 +248,7 @@ def test_a_run_whose_stages_have_changed_since_is_refused(distil_on_task, tmp_pa
 
 def test_teachers_that_are_not_alike_are_refused(distil_on_task, teacher, teacher_classifier):
     _, result = distil_on_task(*["--teacher_checkpoint=" + one.folder for one in (teacher_classifier, teacher)])
-    assert result.code == 1 and "its labels is not that of" in result.err
+    assert result.code == 1 and "differs in its labels from" in result.err
 
 
 def size_of(world):
