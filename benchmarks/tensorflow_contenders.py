@@ -159,4 +159,4 @@ def _google_update(features, sizes):
 if __name__ == "__main__":
     turns.serve({"matrix_product": matrix_product, "lstm_stack": lstm_stack,
                  "encoder": encoder, "encoder_products": encoder_products,
-                 "pretraining_step": pretraining_step})
+                 "pretraining_step": pretraining_step, "table_update": table_update})
