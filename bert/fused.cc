@@ -10,38 +10,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "tensorflow/core/common_runtime/dma_helper.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
-#include "tensorflow/core/framework/shape_inference.h"
-#include "tensorflow/core/lib/core/threadpool.h"
 #include "training/lanes.h"
+#include "training/ops.h"
 
 namespace {
 
-using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
-
 constexpr int64_t kRowsOfTask = 64;   // rows whose parameters' gradients are summed together
 constexpr int64_t kCostOfValue = 4;   // of the order of a nanosecond
-
-inline const float* Floats(const Tensor& tensor) { return tensor.flat<float>().data(); }
-inline float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
-
-// work(first, end) for ranges of 0 .. total, on TensorFlow's own threads.
-void ForRanges(OpKernelContext* context, int64_t total, int64_t cost, std::function<void(int64_t, int64_t)> work) {
-  context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
-      total, cost, [&](tensorflow::int64 first, tensorflow::int64 end) { work(first, end); });
-}
 
 // body(place, lanes) for each group of lanes of `count` values; the last may be shorter.
 template <typename Body>
@@ -398,7 +378,14 @@ class BertAdam : public OpKernel {
       OP_REQUIRES_OK(context, KeepForReaders(context, held));
       values[i] = Floats(held);
     }
-    const float clip = Scalar(context, "clip"), kept = Scalar(context, "kept"), rate = Scalar(context, "rate");
+    float scalars[3];
+    for (int i = 0; i < 3; ++i) {
+      const Tensor& scalar = context->input(kVariables + 1 + i);
+      OP_REQUIRES(context, scalar.NumElements() == 1,
+                  tensorflow::errors::InvalidArgument("BertAdam: clip, kept and rate are scalars"));
+      scalars[i] = scalar.flat<float>()(0);
+    }
+    const float clip = scalars[0], kept = scalars[1], rate = scalars[2];
     const float one = 1.0f - beta_1_, two = 1.0f - beta_2_, epsilon = epsilon_;
     float *__restrict w = values[0], *__restrict m = values[1], *__restrict v = values[2];
     const float* __restrict given = Floats(gradient);
@@ -414,11 +401,6 @@ class BertAdam : public OpKernel {
 
  private:
   static constexpr int kVariables = 3;
-
-  static float Scalar(OpKernelContext* context, const char* name) {
-    const Tensor* tensor;
-    return context->input(name, &tensor).ok() && tensor->NumElements() == 1 ? tensor->flat<float>()(0) : NAN;
-  }
 
   // Who has read a variable keeps what was read.
   static tensorflow::Status KeepForReaders(OpKernelContext* context, Tensor* held) {

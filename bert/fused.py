@@ -69,18 +69,22 @@ def adam(variable, m, v, gradient, clip, kept, rate, beta_1, beta_2, epsilon):
     """m' = beta_1 m + (1 - beta_1) g, v' = beta_2 v + (1 - beta_2) g^2, w' = kept w - rate m' / (sqrt(v') + epsilon).
 
     Args:
-      variable, m, v: variables w and its moments, float32 of one shape, on a CPU.
-      gradient: of that shape; g is clip * gradient.
+      variable, m, v: variables w and its moments, float32 of one shape.
+      gradient: float32 of that shape; g is clip * gradient.
       clip, kept, rate: float32 scalars.
       beta_1, beta_2, epsilon: floats.
 
     Returns:
-      the update's op; None where our ops do not run.
+      the update's op.
     """
-    if not native.available():
-        return None
-    return _ops().bert_adam(variable.handle, m.handle, v.handle, gradient, clip, kept, rate,
-                            beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+    if native.available():
+        return _ops().bert_adam(variable.handle, m.handle, v.handle, gradient, clip, kept, rate,
+                                beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+    # A product that becomes the variable's memory; subtracting would read and write it once more.
+    with tf.control_dependencies([variable.assign(variable * kept)]):
+        return tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle, m=m.handle, v=v.handle, beta1_power=0.0, beta2_power=0.0, lr=rate, beta1=beta_1,
+            beta2=beta_2, epsilon=epsilon, grad=gradient * clip, use_locking=False)
 
 
 def _draws(tensor, rate, site):

@@ -223,13 +223,5 @@ def _adam(variable, gradient, clip, m, v, rate, decay, powers):
 
     `powers` are beta_1^t and beta_2^t, or zeros for c = 1.
     """
-    kept, correction = 1.0 - rate * decay, tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
-    done = fused.adam(variable, m, v, gradient, clip, kept, rate * correction, BETA_1, BETA_2, EPSILON)
-    if done is not None:
-        return done
-    # A product that becomes the variable's memory; subtracting would read and write it once more.
-    decayed = variable.assign(variable * kept) if decay else variable.read_value()
-    with tf.control_dependencies([decayed]):
-        return tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=m.handle, v=v.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
-            beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient * clip, use_locking=False)
+    correction = tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
+    return fused.adam(variable, m, v, gradient, clip, 1.0 - rate * decay, rate * correction, BETA_1, BETA_2, EPSILON)

@@ -1,34 +1,23 @@
 // An LSTM layer over sequences of different length, forward and gradient, for CPUs.
 //
 // The inputs' share of the gates is a product over the tokens of many steps at once, which are then used while they are
-// in the cache; what a step must wait for is h times a matrix that fits the second-level cache, and the gates, in
-// registers. The gradients of both matrices and of the inputs are products over all tokens, and not made here. Sequences
-// are sorted by length, so that the batch shrinks as short ones end, and dealt out to threads; what comes out does not
-// depend on how many there are. Padding costs nothing.
+// in the cache; what a step must wait for is h times a matrix, and the gates, in registers. The gradients of both matrices
+// and of the inputs are products over all tokens, and not made here. Sequences are sorted by length, so that the batch
+// shrinks as short ones end, and dealt out to threads; what comes out does not depend on how many there are. Padding
+// costs nothing.
 //
 // Built by training/native.py. Letters: B batch, S sequence, F features, U units.
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <numeric>
 #include <vector>
 
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/shape_inference.h"
-#include "tensorflow/core/lib/core/threadpool.h"
 #include "training/lanes.h"
+#include "training/ops.h"
 
 namespace {
-
-using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
 
 // So many sums stay in registers beside a row of a panel and what that is multiplied by.
 constexpr int kRows = 6;
@@ -40,9 +29,6 @@ constexpr int kVectors = 2;  // of 16
 constexpr int kGates = 4;
 constexpr int kAlone = 2 * kGates;  // sums of a single row: fewer would wait for each other
 constexpr int kTokens = 128;        // whose gates a thread makes at once
-
-inline const float* Floats(const Tensor& tensor) { return tensor.flat<float>().data(); }
-inline float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
 
 inline int Groups(int columns) { return (columns + kLanes - 1) / kLanes; }
 
@@ -148,6 +134,14 @@ class Part {
            length_.begin();
   }
 
+  // All that the sequences have at steps from `begin` to before `end`; neighbours in memory are neighbours here.
+  std::vector<int64_t> Tokens(int begin, int end) const {
+    std::vector<int64_t> tokens;
+    for (int row = 0; row < Active(begin); ++row)
+      for (int step = begin; step < std::min(end, length_[row]); ++step) tokens.push_back(Token(row, step));
+    return tokens;
+  }
+
   // Of the row-th sequence, at its step: a row of [B S, ...].
   int64_t Token(int row, int step) const {
     return sequence_[row] * steps_ + (reverse_ ? length_[row] - 1 - step : step);
@@ -168,13 +162,13 @@ void ForEachPart(OpKernelContext* context, const Tensor& lengths, int64_t steps,
   std::stable_sort(by_length.begin(), by_length.end(), [&](int one, int other) {
     return Part::Length(lengths, one, steps) > Part::Length(lengths, other, steps);
   });
-  const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
-  const int parts = std::max(1, std::min(threads.num_threads, (size + kRows - 1) / kRows));
+  const int threads = context->device()->tensorflow_cpu_worker_threads()->num_threads;
+  const int parts = std::max(1, std::min(threads, (size + kRows - 1) / kRows));
   const auto run = [&](int64_t first, int64_t limit) {
     for (int part = first; part < limit; ++part) work(Part(by_length, lengths, steps, reverse, part, parts));
   };
   if (parts == 1) return run(0, 1);
-  threads.workers->ParallelFor(parts, int64_t{1} << 30, run);  // a cost that gives each part to a thread of its own
+  ForRanges(context, parts, int64_t{1} << 30, run);  // a cost that gives each part to a thread of its own
 }
 
 // Runs `work(first row, rows)` over blocks of rows.
@@ -194,10 +188,8 @@ struct Forward {
   int features, units;
   float forget_bias;
   Panels projection, recurrence;         // what inputs and states are multiplied by
-  std::vector<float> zeros;
 
   void Pack() {
-    zeros.assign(units, 0.0f);
     projection.Pack(features, Groups(kGates * units), [this](int k, int group) {
       return LoadSome(kernel + static_cast<size_t>(k) * kGates * units + Column(group), Count(group));
     });
@@ -210,15 +202,11 @@ struct Forward {
   }
 
   void Run(const Part& part) const {
-    std::vector<int64_t> tokens;
-    for (int begin = 0, step = 0; begin < part.Longest(); begin = step) {
-      tokens.clear();
-      step = std::min(part.Longest(), begin + std::max(1, kTokens / part.Active(begin)));
-      for (int row = 0; row < part.Active(begin); ++row)  // neighbours in memory are neighbours here
-        for (int now = begin; now < step && row < part.Active(now); ++now) tokens.push_back(part.Token(row, now));
-      Project(tokens);
-      for (int now = begin; now < step; ++now)
-        ByRows(part.Active(now), [&](int first, int rows) { Step(part, now, first, rows); });
+    for (int begin = 0, end = 0; begin < part.Longest(); begin = end) {
+      end = std::min(part.Longest(), begin + std::max(1, kTokens / part.Active(begin)));
+      Project(part.Tokens(begin, end));
+      for (int step = begin; step < end; ++step)
+        ByRows(part.Active(step), [&](int first, int rows) { Step(part, step, first, rows); });
     }
   }
 
@@ -244,15 +232,15 @@ struct Forward {
   int Count(int group) const { return std::min(kLanes, kGates * units - Column(group)); }
 
   void Step(const Part& part, int step, int first, int rows) const {
-    int64_t token[kRows], before[kRows];
-    const float* state[kRows];
+    int64_t token[kRows], before[kRows];  // -1: there is none
+    const float* state[kRows];            // read where there was a step before
     for (int r = 0; r < rows; ++r) {
       token[r] = part.Token(first + r, step);
       before[r] = step ? part.Token(first + r, step - 1) : -1;
-      state[r] = step ? hidden + before[r] * units : zeros.data();
+      state[r] = step ? hidden + before[r] * units : nullptr;
     }
     int block = 0;
-    for (; rows == 1 && (block + 2) <= Groups(units); block += 2) {
+    for (; rows == 1 && block + 2 <= Groups(units); block += 2) {
       Lanes acc[kAlone];
       for (int b = 0; b < 2; ++b) Start(token[0], block + b, acc + b * kGates);
       if (step) recurrence.MultiplyAlone(block * kGates, state[0], acc);
@@ -384,7 +372,7 @@ class LstmLayer : public OpKernel {
     // Padding is read by the products over all tokens that follow.
     std::fill_n(Floats(hidden), hidden->NumElements(), 0.0f);
     Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden), Floats(activations), Floats(cells),
-                    static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}, {}};
+                    static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}};
     forward.Pack();
     ForEachPart(context, lengths, steps, reverse_, [&](const Part& part) { forward.Run(part); });
   }

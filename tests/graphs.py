@@ -14,6 +14,7 @@ from bert.randomness import normal
 from student.modeling import BiLstmConfig
 from student.modeling import BiLstmModel
 from training import graph_mode  # noqa: F401
+from training import native
 from training import runtime
 
 SHARED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "shared")
@@ -21,6 +22,7 @@ SHARED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.ab
 # Tests that do not look at what differs between the TensorFlows run on one of them; whoever marks one sees to it that
 # nothing else skips it there.
 IS_REFERENCE = tf.__version__.startswith("1.")
+COMPILED = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
 ON_TENSORFLOW_2 = pytest.mark.skipif(IS_REFERENCE, reason="one version is enough, TensorFlow 2")
 ON_REFERENCE = pytest.mark.skipif(not IS_REFERENCE, reason="one version is enough, TensorFlow 1.15")
 

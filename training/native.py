@@ -21,7 +21,7 @@ from training.command import UserError
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(CHECKOUT, "build", "kernels")
-HEADER = os.path.join(CHECKOUT, "training", "lanes.h")
+HEADERS = sorted(glob.glob(os.path.join(CHECKOUT, "training", "*.h")))
 # -ffp-contract=fast: products and sums in one instruction; -fno-math-errno: square roots too are vectors. No
 # -ffast-math: NaN must stay NaN.
 OPTIONS = ("-std=c++14", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC",
@@ -97,8 +97,7 @@ def find_compiler():
 
 def _key(source):
     """Of all that a library depends on; one for another CPU would end in an illegal instruction."""
-    parts = (files.read_bytes(source), files.read_bytes(HEADER), tf.__version__.encode(),
-             " ".join(OPTIONS).encode(), _cpu())
+    parts = (*map(files.read_bytes, (source, *HEADERS)), tf.__version__.encode(), " ".join(OPTIONS).encode(), _cpu())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

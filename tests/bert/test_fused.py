@@ -5,10 +5,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from bert import fused
+from tests import graphs
 from tests.graphs import run
 from training import native
 
-pytestmark = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
+pytestmark = graphs.COMPILED
 
 WIDTHS = (1, 7, 15, 16, 17, 64, 100)  # around a register, and not a multiple of one
 

@@ -12,7 +12,8 @@ from bert.optimization import Schedule
 from tests import graphs
 from training import native
 
-COMPILED = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
+EACH_OP = pytest.mark.parametrize("native_ops", [pytest.param(True, marks=graphs.COMPILED), False],
+                                  ids=["our_op", "tensorflows"])
 
 STEPS = 20
 # The gradient's norm lies between 0.3 and 0.6: every update is clipped, each to another share.
@@ -178,7 +179,7 @@ def adam_weight_decay(gradients, schedule):
     Schedule(0.1, 8, weight_decay_rate=0.0, clip_norm=4.5),  # some of the norms, 3.4 to 5.6, lie below
     Schedule(0.1, 8, num_warmup_steps=8, clip_norm=0.0),
     Schedule(0.1, 8, weight_decay_rate=0.1, bias_correction=True)])
-@pytest.mark.parametrize("native_ops", [pytest.param(True, marks=COMPILED), False], ids=["our_op", "tensorflows"])
+@EACH_OP
 def test_updates_are_those_of_berts_optimizer(native_ops, schedule):
     gradients = random_gradients(10)  # two more than the schedule has: their rate is 0
     with native.using(native_ops):
@@ -192,16 +193,16 @@ def test_updates_are_those_of_berts_optimizer(native_ops, schedule):
 
 
 @contextlib.contextmanager
-def adam_of_ones(gradient, variable=(3,)):
-    """(session, variable of ones, the op of one update)."""
+def adam_of_ones(gradient):
+    """(session, variable of three ones, function that builds the op of one update)."""
     with tf.Graph().as_default(), tf.Session() as session:
-        variables = [tf.get_variable(name, variable, initializer=tf.ones_initializer()) for name in ("w", "m", "v")]
+        variables = [tf.get_variable(name, [3], initializer=tf.ones_initializer()) for name in ("w", "m", "v")]
         session.run(tf.global_variables_initializer())
         update = functools.partial(fused.adam, *variables, gradient, 1.0, 1.0, 0.1, 0.9, 0.999, 1e-6)
         yield session, variables[0], update
 
 
-@COMPILED
+@graphs.COMPILED
 def test_who_has_read_a_variable_keeps_what_was_read_when_our_op_changes_it():
     with adam_of_ones(np.float32([1.0, 2.0, 3.0])) as (session, variable, update):
         before = variable.read_value()
@@ -213,14 +214,14 @@ def test_who_has_read_a_variable_keeps_what_was_read_when_our_op_changes_it():
         assert np.all(before == 1.0) and np.all(after != 1.0)
 
 
-@COMPILED
+@graphs.COMPILED
 def test_our_op_refuses_a_gradient_of_another_shape():
     with adam_of_ones(np.zeros([4], np.float32)) as (session, _, update), pytest.raises(
             tf.errors.InvalidArgumentError, match="float of one shape"):
         session.run(update())
 
 
-@COMPILED
+@graphs.COMPILED
 def test_a_gradient_that_is_no_number_makes_no_number_with_our_op():
     with adam_of_ones(np.float32([1.0, np.nan, np.inf])) as (session, variable, update):
         session.run(update())
@@ -354,7 +355,7 @@ def test_rows_of_a_table_that_no_text_has_decay_too():
     assert norm == pytest.approx(np.sqrt(2 * 2 ** 2 + 2), rel=1e-6)
 
 
-@pytest.mark.parametrize("native_ops", [pytest.param(True, marks=COMPILED), False], ids=["our_op", "tensorflows"])
+@EACH_OP
 @pytest.mark.parametrize("num_parts, clip_norm", [(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)])
 def test_no_variable_changes_before_the_forward_pass_has_read_them_all(num_parts, clip_norm, native_ops):
     with tf.Graph().as_default(), native.using(native_ops):

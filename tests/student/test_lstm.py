@@ -14,9 +14,8 @@ from training.command import UserError
 
 FEATURES, UNITS, LENGTH = 5, 4, 9
 LENGTHS = [9, 1, 4, 0, 6]
-COMPILED = pytest.mark.skipif(not native.find_compiler(), reason="no C++ compiler is here")
 ON_GPU = pytest.mark.skipif(not tf.config.experimental.list_physical_devices("GPU"), reason="no GPU is here")
-MARKS = {"native": [COMPILED], "cudnn": [ON_GPU]}
+MARKS = {"native": [graphs.COMPILED], "cudnn": [ON_GPU]}
 ALL_KERNELS = [pytest.param(kernel, marks=MARKS.get(kernel, [])) for kernel in sorted(KERNELS)]
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
@@ -87,9 +86,9 @@ def test_the_kernel_equals_the_cell_forward_and_in_every_gradient(kernel, scale,
     assert_same(run(kernel, scale, reverse=reverse), run("cell", scale, reverse=reverse))
 
 
-@COMPILED
+@graphs.COMPILED
 @DIRECTIONS
-@pytest.mark.parametrize("texts", [1, 2, 7, 40])  # of the last the gates are made in several pieces
+@pytest.mark.parametrize("texts", [1, 2, 7, 13])
 @pytest.mark.parametrize("units", [1, 15, 16, 17, 70])
 def test_the_native_kernel_is_right_at_every_edge_of_its_blocks(units, texts, reverse):
     random = np.random.RandomState(texts)
@@ -99,7 +98,15 @@ def test_the_native_kernel_is_right_at_every_edge_of_its_blocks(units, texts, re
     assert_same(*[run(kernel, 0.5, values, lengths, reverse, units) for kernel in ("native", "block")])
 
 
-@COMPILED
+@graphs.COMPILED
+@DIRECTIONS
+@pytest.mark.parametrize("lengths", [[300], [131, 300, 1, 128]])
+def test_the_native_kernel_is_right_where_the_gates_of_a_text_are_made_in_several_pieces(lengths, reverse):
+    values = np.random.RandomState(3).normal(size=[len(lengths), 300, FEATURES]).astype(np.float32)
+    assert_same(*[run(kernel, 0.5, values, lengths, reverse) for kernel in ("native", "block")])
+
+
+@graphs.COMPILED
 def test_the_native_kernels_gradients_are_those_of_finite_differences():
     random = np.random.RandomState(1)
     shapes = {"inputs": [3, 4, 5], "kernel": [11, 24], "bias": [24]}
@@ -115,7 +122,7 @@ def test_the_native_kernels_gradients_are_those_of_finite_differences():
             assert error < 2e-3, name
 
 
-@COMPILED
+@graphs.COMPILED
 def test_what_is_not_a_number_stays_so_in_the_native_kernel():
     values = inputs()
     values[2, 1, 3] = np.nan
@@ -126,7 +133,7 @@ def test_what_is_not_a_number_stays_so_in_the_native_kernel():
         assert np.isnan(found[name]).any(), name
 
 
-@COMPILED
+@graphs.COMPILED
 def test_shapes_that_do_not_fit_are_refused():
     for inputs_, kernel, bias, lengths in (
             ([2, 3, 5], [7, 8], [8], [3]), ([2, 3, 5], [6, 8], [8], [2]), ([2, 3, 5], [7, 7], [7], [2]),
@@ -164,7 +171,7 @@ def test_a_text_has_the_same_states_alone_and_in_a_batch(kernel):
 
 
 @pytest.mark.parametrize("kernel", [
-    pytest.param(kernel, marks=[COMPILED] if kernel == "native" else []) for kernel in sorted(KERNELS)])
+    pytest.param(kernel, marks=[graphs.COMPILED] if kernel == "native" else []) for kernel in sorted(KERNELS)])
 def test_kernels_have_the_same_variables(kernel):
     with tf.Graph().as_default():
         lstm(tf.zeros([2, 3, FEATURES]), UNITS, tf.constant([3, 1]), kernel)
@@ -216,7 +223,7 @@ def ops_of(**arguments):
         return {operation.type for operation in graph.get_operations()}
 
 
-@COMPILED
+@graphs.COMPILED
 def test_the_kernel_is_the_named_one_else_that_of_the_context_else_the_processs_else_the_fastest(monkeypatch):
     monkeypatch.setattr(lstms._chosen, "_values", ["auto"])
     assert "LstmLayer" in ops_of()
