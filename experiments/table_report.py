@@ -145,11 +145,19 @@ def _scatter(results, figure, label, path):
         axes.set_ylabel("test accuracy, %")
 
 
+def _events(path):
+    """Those of a file, up to where a run that was killed broke off."""
+    try:
+        yield from tf.train.summary_iterator(path)
+    except tf.errors.DataLossError:
+        pass
+
+
 def _curves(folder, path):
     """Draws the terms of a run as TensorBoard has them; False where there are none."""
     curves = {}
     for name in sorted(glob.glob(os.path.join(glob.escape(folder), "events.out.tfevents.*"))):
-        for event in tf.train.summary_iterator(name):
+        for event in _events(name):
             for value in event.summary.value:
                 if value.tag not in NO_TERMS:
                     curves.setdefault(value.tag, []).append((event.step, value.simple_value))

@@ -77,6 +77,14 @@ def test_what_differs_is_told(name, content, found, folders):
     assert compare.difference(str(folders / "one"), str(folders / "two")) == found
 
 
+def test_of_a_runs_checkpoints_the_last_is_compared(folders):
+    for folder, step in (("one", 150), ("one", 200), ("two", 163), ("two", 200)):
+        folders.joinpath(folder, "model.ckpt-%d.data-00000-of-00001" % step).write_bytes(b"")
+    assert compare.difference(str(folders / "one"), str(folders / "two")) == ""
+    folders.joinpath("two", "model.ckpt-200.data-00000-of-00001").unlink()
+    assert compare.difference(str(folders / "one"), str(folders / "two")).startswith("model.ckpt-163")
+
+
 def test_a_tally_goes_on_and_makes_again_what_failed(tmp_path, capsys):
     def fail():
         raise processes.Failed("it did not end")

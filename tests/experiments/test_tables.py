@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 from experiments import cells
 from experiments import folds
@@ -32,6 +33,17 @@ def wrong(number):
     """Answers of which the last so many are wrong."""
     right = len(LABELS) - number
     return LABELS[:right] + ["b" if label == "a" else "a" for label in LABELS[right:]]
+
+
+def test_curves_are_drawn_up_to_where_a_run_was_killed(tmp_path):
+    with tf.Graph().as_default(), tf.summary.FileWriter(str(tmp_path)) as writer:
+        for step in range(5):
+            writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag="hidden_1", simple_value=step)]), step)
+    events, = tmp_path.iterdir()
+    events.write_bytes(events.read_bytes()[:-5])
+    assert [event.step for event in table_report._events(str(events)) if event.summary.value] == [0, 1, 2, 3]
+    picture = str(tmp_path / "curves.png")
+    assert table_report._curves(str(tmp_path), picture) and os.path.getsize(picture)
 
 
 def line(name, *answers, **more):

@@ -1,4 +1,7 @@
-"""Whether two folders hold the same work: weights within rounding, figures too, everything else byte for byte."""
+"""Whether two folders hold the same work: weights within rounding, figures too, everything else byte for byte.
+
+Of a run's own checkpoints only the last: one that a signal asked for stands in the place of another before it.
+"""
 
 import json
 import os
@@ -13,6 +16,7 @@ SAME_FIGURES = 1e-4
 IGNORED_FILES = re.compile(r"(^|/)(events\.out\..*|command\.txt|checkpoint|.*\.(png|html|md|pb|lock))$")
 IGNORED_KEYS = {"folder", "seconds", "milliseconds", "memory", "created", "command", "commands", "ms", "latency"}
 CHECKPOINT = re.compile(r"\.(index|data-\d+-of-\d+)$")
+OF_STEP = re.compile(r"(.*)-(\d+)\.(index|data-\d+-of-\d+)$")
 TIME_OF_EXPORT = re.compile(r"/\d{10}/")
 
 
@@ -39,7 +43,14 @@ def _files(folder):
             short = TIME_OF_EXPORT.sub("/T/", "/" + os.path.relpath(path, folder))[1:]
             if not IGNORED_FILES.search(short):
                 found[short] = path
-    return found
+    return {name: path for name, path in found.items() if not _is_before(name, found)}
+
+
+def _is_before(name, names):
+    """Whether a file is of a checkpoint, and another of the same run is of a later one."""
+    match = OF_STEP.match(name)
+    later = [other for other in map(OF_STEP.match, names) if match and other and other.group(1) == match.group(1)]
+    return any(int(other.group(2)) > int(match.group(2)) for other in later)
 
 
 def _of_file(name, one, other):
