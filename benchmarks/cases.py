@@ -24,6 +24,10 @@ TENSORFLOW, TORCH = "benchmarks.tensorflow_contenders", "benchmarks.torch_conten
 RUNTIME = "benchmarks.onnx_contenders"
 COMMAND, PROCESS = "benchmarks.command_contenders", "benchmarks.process_contenders"
 
+# Tokens of a text: the middles of 32 equal parts of 6,000 reviews, by length, cut at 128.
+REVIEWS = [11, 13, 14, 16, 17, 18, 18, 19, 20, 22, 23, 24, 25, 27, 28, 30, 31, 33, 35, 37, 39, 42, 45, 49, 52, 57, 63,
+           71, 82, 101, 128, 128]
+
 
 def _present(contenders):
     """Those whose interpreter is there."""
@@ -113,7 +117,7 @@ def _input(setting):
     """Real input against some batches that are repeated from memory, all of one size."""
     races = []
     for script, flags in (
-            ("run_classifier.py", _student(setting)),
+            ("run_classifier.py", _student(setting)), ("run_distill.py", _distilled(setting)),
             ("run_pretraining.py", ["--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
                                     "--student_config_file=configs/student.json"])):
         contenders = [contender for title, repeat in (("some batches, again and again", True), ("records", False))
@@ -131,23 +135,32 @@ def _replicas(setting):
 
 
 def _inference(setting):
+    """Every text full."""
+    return [_encoders(setting, "batch %d, L %d" % (batch, length), [batch * [length]])
+            for batch, length in ((1, 32), (1, 64), (1, 128), (32, 32), (32, 64), (32, 128))]
+
+
+def _real_lengths(setting):
+    """Texts as long as reviews are."""
+    return [_encoders(setting, "one by one", [[length] for length in REVIEWS]),
+            _encoders(setting, "at once, padded to the longest", [REVIEWS])]
+
+
+def _encoders(setting, title, batches):
     """The paper's teacher and student, and a student with 200 units a direction, ids to one vector a text."""
     teacher, student = [files.read_json(os.path.join(CHECKOUT, "configs", name + ".json")) for name in (
         "teacher", "student")]
-    races = []
-    for batch, length in ((1, 32), (1, 64), (1, 128), (32, 128)):
-        arguments = {"batch": batch, "length": length}
-        contenders = [Contender("teacher, 6 x 768, %s" % kind, setting.pythons[kind], TENSORFLOW, "encoder",
-                                dict(arguments, config=teacher)) for kind in reversed(material.TENSORFLOWS)]
-        contenders += [
-            Contender("student, %d wide, %s, %s" % (width, kernel, kind), setting.pythons[kind], TENSORFLOW, "encoder",
-                      dict(arguments, config=dict(student, hidden_size=width), kernel=kernel))
-            for width in (200, 400) for kernel in ("block", "native") for kind in reversed(material.TENSORFLOWS)]
-        contenders += [Contender("student, %d wide, ONNX Runtime" % width, setting.pythons[material.ONNX],
-                                 RUNTIME, "encoder",
-                                 dict(arguments, config=dict(student, hidden_size=width))) for width in (200, 400)]
-        races.append(Race("batch %d, L %d" % (batch, length), (batch, "texts"), _present(contenders)))
-    return races
+    arguments = {"batches": batches}
+    contenders = [Contender("teacher, 6 x 768, %s" % kind, setting.pythons[kind], TENSORFLOW, "encoder",
+                            dict(arguments, config=teacher)) for kind in reversed(material.TENSORFLOWS)]
+    contenders += [
+        Contender("student, %d wide, %s, %s" % (width, kernel, kind), setting.pythons[kind], TENSORFLOW, "encoder",
+                  dict(arguments, config=dict(student, hidden_size=width), kernel=kernel))
+        for width in (200, 400) for kernel in ("block", "native") for kind in reversed(material.TENSORFLOWS)]
+    contenders += [Contender("student, %d wide, ONNX Runtime" % width, setting.pythons[material.ONNX],
+                             RUNTIME, "encoder",
+                             dict(arguments, config=dict(student, hidden_size=width))) for width in (200, 400)]
+    return Race(title, (sum(map(len, batches)), "texts"), _present(contenders))
 
 
 def _encoder(setting):
@@ -155,11 +168,12 @@ def _encoder(setting):
     teacher, races = files.read_json(os.path.join(CHECKOUT, "configs", "teacher.json")), []
     for width in (768, 384):
         config = dict(teacher, hidden_size=width, intermediate_size=4 * width, num_attention_heads=width // 64)
-        arguments = {"config": config, "batch": 32, "length": 128}
+        arguments = {"config": config, "batches": [32 * [128]]}
         gflop = 32e-9 * scaling.bert_flops(BertConfig.from_dict(config, "configs/teacher.json"), 128)
         for kind in (*material.TENSORFLOWS, material.INTEL):
             contenders = [
-                Contender("its products alone", setting.pythons[kind], TENSORFLOW, "encoder_products", arguments),
+                Contender("its products alone", setting.pythons[kind], TENSORFLOW, "encoder_products",
+                          {"config": config, "batch": 32, "length": 128}),
                 Contender("our ops", setting.pythons[kind], TENSORFLOW, "encoder", arguments),
                 Contender("TensorFlow's ops", setting.pythons[kind], TENSORFLOW, "encoder",
                           dict(arguments, native_ops=False))]
@@ -183,12 +197,12 @@ def _pretraining(setting):
 
 
 def _optimizer(setting):
-    """The update of the student's word table, and of the teacher's."""
-    return [Race("%d x %d" % (rows, width), (1, "updates"), _present([
-        Contender("%s, %s" % (title, kind), setting.pythons[kind], TENSORFLOW, "table_update",
+    """The update of the student's word table, and of the teacher's, for each TensorFlow."""
+    return [Race("%d x %d, %s" % (rows, width, kind), (1, "updates"), [
+        Contender(title, setting.pythons[kind], TENSORFLOW, "table_update",
                   {"rows": rows, "width": width, "native_ops": native_ops})
-        for kind in material.TENSORFLOWS for title, native_ops in (("TensorFlow's ops", False), ("our op", True))]))
-            for rows, width in ((21128, 200), (21128, 768))]
+        for title, native_ops in (("TensorFlow's ops", False), ("our op", True))])
+            for kind in material.TENSORFLOWS if setting.pythons[kind] for rows, width in ((21128, 200), (21128, 768))]
 
 
 def _growth(setting):
@@ -241,6 +255,9 @@ CASES = collections.OrderedDict([
     ("inference", Case(
         "Teacher and student, ids to one vector a text", "Forward alone, in a session that is kept. An export is "
         "computed by `block`.", _inference, False, 7)),
+    ("real_lengths", Case(
+        "Teacher and student, texts of real lengths", "The same of 32 texts, as long as reviews are: 11 to 128 "
+        "tokens, on average 41.", _real_lengths, False, 3)),
     ("encoder", Case(
         "The Transformer, forward", "Ids to one vector a text, against the same matrix products one after the other "
         "with nothing between them: what is beyond 1 is embedding, softmax, GELU, normalization and moving.",

@@ -6,17 +6,18 @@ from training import command  # noqa: F401  quiets TensorFlow's log
 import numpy as np
 import onnxruntime
 
+from benchmarks import texts
 from benchmarks import turns
 from serving import onnx_model
 from serving.recurrent import GATES, Direction, Recurrent
 
 
-def encoder(config, batch, length):
-    """A student's vector of each text, ids in, every text full.
+def encoder(config, batches):
+    """A student's vector of each text, ids in, one batch after the other.
 
     Args:
       config: dict, a student's JSON.
-      batch, length: sizes.
+      batches: as of `texts.drawn`.
     """
     random, units = np.random.RandomState(0), config["hidden_size"] // 2
 
@@ -33,9 +34,8 @@ def encoder(config, batch, length):
     with tempfile.NamedTemporaryFile(suffix=".onnx") as stream:
         onnx_model.write(stream.name, recurrent)
         session = onnxruntime.InferenceSession(stream.name, providers=["CPUExecutionProvider"])
-    feeds = {"input_ids": random.randint(1, config["vocab_size"], [batch, length]).astype(np.int32),
-             "input_mask": np.ones([batch, length], np.int32)}
-    return lambda: session.run(["pooled_output"], feeds), {"onnxruntime": onnxruntime.__version__}
+    feeds = [{"input_ids": ids, "input_mask": mask} for ids, mask in texts.drawn(batches, config["vocab_size"])]
+    return (lambda: [session.run(["pooled_output"], feed) for feed in feeds]), {"onnxruntime": onnxruntime.__version__}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from training import command  # noqa: F401, I001  quiets TensorFlow's log
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from benchmarks import texts
 from benchmarks import turns
 from bert import records
 from bert.modeling import BertConfig
@@ -22,11 +23,11 @@ def _about():
     return {"tensorflow": tf.__version__}
 
 
-def _repeated(fetches, feed=None):
-    """A session's run of these, every time anew; variables are initialized first."""
+def _repeated(fetches, feeds=()):
+    """A session's run of these, every time anew, once for each feed; variables are initialized first."""
     session = tf.Session()
     session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
-    return session.make_callable(fetches) if not feed else lambda: session.run(fetches, feed)
+    return session.make_callable(fetches) if not feeds else lambda: [session.run(fetches, feed) for feed in feeds]
 
 
 def _kept(values):
@@ -93,22 +94,23 @@ def _matrix(random, rows, columns):
     return _kept(random.normal(scale=0.1 / rows ** 0.5, size=[rows, columns]).astype(np.float32) + 1e-6)
 
 
-def encoder(config, batch, length, kernel="auto", native_ops=True):
-    """An encoder's vector of each text, ids in, every text full.
+def encoder(config, batches, kernel="auto", native_ops=True):
+    """An encoder's vector of each text, ids in, one batch after the other.
 
     Args:
       config: dict, a model's JSON.
-      batch, length: sizes.
+      batches: as of `texts.drawn`.
       kernel: as of `student.lstm.lstm`.
       native_ops: bool; False: by TensorFlow's ops alone.
     """
-    features = {"input_ids": tf.placeholder(tf.int32, [None, None])}
-    features.update(input_mask=tf.ones_like(features["input_ids"]), segment_ids=tf.zeros_like(features["input_ids"]))
+    features = {name: tf.placeholder(tf.int32, [None, None]) for name in ("input_ids", "input_mask")}
+    features["segment_ids"] = tf.zeros_like(features["input_ids"])
     config, kind = dict(config), config["model_type"]
     with lstm.using(kernel), native.using(native_ops):
         pooled = build_encoder(KINDS[kind][0](**config), False, features).get_pooled_output()
-    ids = np.random.RandomState(0).randint(1, config["vocab_size"], [batch, length])
-    return _repeated(pooled, {features["input_ids"]: ids}), _about()
+    runs = _repeated(pooled, [{features["input_ids"]: ids, features["input_mask"]: mask}
+                              for ids, mask in texts.drawn(batches, config["vocab_size"])])
+    return runs, _about()
 
 
 def table_update(rows, width, native_ops=True):
