@@ -7,13 +7,13 @@ import random
 import pytest
 
 from tests import graphs
-from tests.faults import __main__ as driver
 from tests.faults import compare
 from tests.faults import damage
 from tests.faults import disk
 from tests.faults import fuzz
 from tests.faults import kill
 from tests.faults import processes
+from tests.faults import tally as tallies
 from tests.faults import world as worlds
 
 
@@ -89,21 +89,23 @@ def test_a_tally_goes_on_and_makes_again_what_failed(tmp_path, capsys):
     def fail():
         raise processes.Failed("it did not end")
 
-    path, made = str(tmp_path / "tally-2.15.1.json"), []
-    driver.Tally(path).do("damage", 0, fail)
+    folder, made = str(tmp_path), []
+    tallies.Tally(folder, "2.15.1").do("damage", 0, fail)
+
     def succeed():
         made.append(len(made))
         return {"count": 2, "unit": "files damaged"}
 
     for number in (0, 1, 0, 1):
-        driver.Tally(path).do("damage", number, succeed)
+        tallies.Tally(folder, "2.15.1").do("damage", number, succeed)
     assert made == [0, 1]
-    assert driver.table_of(str(tmp_path)).splitlines()[2:] == ["| damage | 2.15.1 | 2 | 4 files damaged | 0 |"]
+    table = tallies.table(folder, ["kill_export", "damage"])
+    assert table.splitlines()[2:] == ["| damage | 2.15.1 | 2 | 4 files damaged | 0 |"]
     assert capsys.readouterr().out.startswith("damage 0: it did not end\ndamage 0: as it must be, 0 s\n")
 
 
 def test_trials_are_made_until_the_fault_has_happened_often_enough(tmp_path):
-    tally = driver.Tally(str(tmp_path / "tally-2.15.1.json"))
+    tally = tallies.Tally(str(tmp_path), "2.15.1")
 
     def fail():
         raise processes.Failed("it did not end")

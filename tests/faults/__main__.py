@@ -5,21 +5,18 @@
     python -m tests.faults --trials=20 --only=kill_tables   one
 
 A trial may kill a job several times, or find it ended: there are so many that each fault has happened --trials times,
-but not more than twice as many. Each is drawn from its number, so it can be repeated. A tally is kept in --output_dir:
-what is done is not done again, and a driver that was stopped goes on. Ends with a table, which --write puts into
-docs/reliability.md too; the exit code is 1 when a trial failed. Runs in the environment of the tests
-(`bash scripts/setup.sh --tests`). A full disk is played on a tmpfs, which needs root; guided_* needs atheris
-(`pip install atheris`).
+but not more than twice as many. Each is drawn from its number, so it can be repeated. What came of it is kept, a line
+for each, in --tally_dir, which is committed: what is done is not done again, and a driver that was stopped goes on, on
+another machine too. Ends with a table, which --write puts into docs/reliability.md; the exit code is 1 when a trial
+failed. Runs in the environment of the tests (`bash scripts/setup.sh --tests`). A full disk is played on a tmpfs, which
+needs root; guided_* needs atheris (`pip install atheris`).
 """
 
 import collections
 import functools
-import glob
 import importlib.util
 import os
-import re
 import sys
-import time
 
 from absl import flags
 
@@ -29,11 +26,10 @@ from tests.faults import damage
 from tests.faults import disk
 from tests.faults import fuzz
 from tests.faults import kill
-from tests.faults import processes
 from tests.faults import soak
+from tests.faults import tally as tallies
 from tests.faults import world as worlds
 from training import files
-from training import hooks
 from training import runtime
 from training.command import UserError
 
@@ -73,14 +69,16 @@ def define_flags():
     flags.DEFINE_float("cases", 1.0, "Share of the cases of rubbish: 1 is a million texts for the tokenizer.",
                        lower_bound=0.0)
     flags.DEFINE_float("soak_minutes", 60.0, "Of distillation and of prediction.", lower_bound=0.1)
-    flags.DEFINE_string("output_dir", os.path.join("build", "faults"), "The world, the tally, and what is broken.")
+    flags.DEFINE_string("output_dir", os.path.join("build", "faults"), "The world, and what is broken.")
+    flags.DEFINE_string("tally_dir", os.path.join("tests", "faults", "results"),
+                        "What came of each trial, a file for each TensorFlow.")
     flags.DEFINE_bool("write", False, "Put the table into %s." % PAGE)
 
 
 def main():
     values = flags.FLAGS
     world = worlds.World(os.path.abspath(values.output_dir))
-    tally = Tally(os.path.join(values.output_dir, "tally-%s.json" % runtime.tf.__version__))
+    tally = tallies.Tally(values.tally_dir, runtime.tf.__version__)
     chosen = [name for name in everything() if not values.only or name.startswith(tuple(values.only))]
     if not chosen:
         raise UserError("--only=%s: no such fault; there are %s" % (",".join(values.only), ", ".join(everything())))
@@ -89,7 +87,7 @@ def main():
         for number in range(2 * enough):
             if tally.lacks(name, number, enough):
                 tally.do(name, number, functools.partial(_trial, world, name, number, values))
-    table = table_of(values.output_dir)
+    table = tallies.table(values.tally_dir, everything())
     print(table)
     if values.write:
         write(table)
@@ -119,68 +117,6 @@ def _trial(world, name, number, values):
     else:
         found = fuzz.run(world, what, number, int(fuzz.READERS[what].cases * values.cases))
     return dict(zip(("cases", "slowest", "grown"), found))
-
-
-class Tally:
-    """What came of each trial, kept in a file.
-
-    Attributes:
-      found: dict of fault -> dict of trial -> dict with "failed" (text, "" for none), "took" (seconds) and what the
-        fault tells.
-    """
-
-    def __init__(self, path):
-        self._path = path
-        self.found = files.read_json(path) if os.path.exists(path) else {}
-
-    def lacks(self, name, number, enough):
-        """Whether a trial is to be made: it failed before, or the fault has not happened often enough in the others."""
-        trials = self.found.get(name, {})
-        happened = sum(trial.get("count", 1) for trial in trials.values() if not trial["failed"])
-        return happened < enough or bool(trials.get(str(number), {"failed": ""})["failed"])
-
-    def do(self, name, number, run):
-        """Makes a trial, unless it was made and went well."""
-        trials = self.found.setdefault(name, {})
-        before = trials.get(str(number))
-        if before and not before["failed"]:
-            return
-        began, failed, told = time.time(), "", {}
-        try:
-            told = run()
-        except (processes.Failed, AssertionError) as error:
-            failed = str(error)
-        trials[str(number)] = dict(told, failed=failed, took=round(time.time() - began, 1))
-        files.write_json(self._path, self.found)
-        print("%s %d: %s" % (name, number, failed or "as it must be, %s" % hooks.duration(time.time() - began)),
-              flush=True)
-
-
-def table_of(output_dir):
-    """Markdown of every tally in a folder: each is of one TensorFlow."""
-    lines = ["| fault | TensorFlow | trials | what happened | failed |", "|---|---|---|---|---|"]
-    tallies = {re.search(r"tally-(.*)\.json$", path).group(1): Tally(path).found
-               for path in sorted(glob.glob(os.path.join(output_dir, "tally-*.json")))}
-    for name in [name for name in everything() if any(name in found for found in tallies.values())]:
-        for version, found in tallies.items():
-            trials = list(found.get(name, {}).values())
-            if trials:
-                lines.append("| %s | %s | %d | %s | %d |" % (
-                    name, version, len(trials), _told(trials), sum(bool(trial["failed"]) for trial in trials)))
-    return "\n".join(lines) + "\n"
-
-
-def _told(trials):
-    good = [found for found in trials if not found["failed"]]
-    if not good:
-        return ""
-    if "unit" in good[0]:
-        return "%d %s" % (sum(found["count"] for found in good), good[0]["unit"])
-    if "cases" in good[0]:
-        return "{:,} cases, the slowest {:.1f} ms, memory {:+.0f} MB".format(
-            good[0]["cases"], 1000 * good[0]["slowest"], good[0]["grown"])
-    return "%.0f minutes, %.0f MB at the end, %+.1f MB an hour" % (
-        good[0]["minutes"], good[0]["megabytes"], good[0]["an_hour"])
 
 
 def write(table):
