@@ -24,6 +24,8 @@ TENSORFLOW, TORCH = "benchmarks.tensorflow_contenders", "benchmarks.torch_conten
 RUNTIME = "benchmarks.onnx_contenders"
 COMMAND, PROCESS = "benchmarks.command_contenders", "benchmarks.process_contenders"
 
+FIRST_PREDICTION = "from serving.predictor import Predictor\n"
+
 # Tokens of a text: the middles of 32 equal parts of 6,000 reviews, by length, cut at 128.
 REVIEWS = [11, 13, 14, 16, 17, 18, 18, 19, 20, 22, 23, 24, 25, 27, 28, 30, 31, 33, 35, 37, 39, 42, 45, 49, 52, 57, 63,
            71, 82, 101, 128, 128]
@@ -83,9 +85,9 @@ def _student(setting):
             "--student_config_file=configs/student.json"]
 
 
-def _distilled(setting):
-    return ["--task=classification", "--data_dir=" + setting.data_dir, "--teacher_checkpoint=" + setting.teacher,
-            "--student_config_file=configs/student.json", "--unlabeled_file=" + setting.unlabeled_file]
+def _distilled(setting, teacher, student="configs/student.json"):
+    return ["--task=classification", "--data_dir=" + setting.data_dir, "--teacher_checkpoint=" + teacher,
+            "--student_config_file=" + student, "--unlabeled_file=" + setting.unlabeled_file]
 
 
 def _padding(setting):
@@ -95,7 +97,7 @@ def _padding(setting):
             ("student, labelled texts", "run_classifier.py", _student(setting)),
             ("teacher of 2 x 128, unlabelled texts", "run_pretraining.py", [
                 "--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
-                "--bert_config_file=" + os.path.join(CHECKOUT, "benchmarks", "small_bert.json")])):
+                "--bert_config_file=" + material.SMALL_BERT])):
         contenders = (_runs(setting, "padded to 128", script, flags, pad_to=128)[:1]
                       + _runs(setting, "as they are", script, flags)[:1])
         races.append(Race(title, (32, "texts"), _present(contenders)))
@@ -103,21 +105,25 @@ def _padding(setting):
 
 
 def _distillation(setting):
-    """Distillation with the paper's student, against the loop that every toolkit ships."""
-    flags = _distilled(setting)
-    contenders = [Contender("PyTorch, eager, fixed L", setting.pythons["torch"], TORCH, "distillation_loop",
-                            {"batch": 32, "length": 128, "units": 100})]
-    contenders += _runs(setting, "ours, padded to 128", "run_distill.py", flags, pad_to=128)[:1]
-    contenders += _runs(setting, "ours", "run_distill.py", flags)
-    contenders += _runs(setting, "ours, cached teacher", "run_distill.py", flags + ["--teacher_cache=" + setting.cache])
-    return [Race("teacher 6 x 768, batch 32", (32, "texts"), _present(contenders))]
+    """Distillation with the paper's student in both readings, against the loop that every toolkit ships."""
+    races = []
+    for width in (200, 400):
+        flags = _distilled(setting, setting.teacher, material.student_config(hidden_size=width))
+        contenders = [Contender("PyTorch, eager, fixed L", setting.pythons["torch"], TORCH, "distillation_loop",
+                                {"batch": 32, "length": 128, "units": width // 2})]
+        contenders += _runs(setting, "ours, padded to 128", "run_distill.py", flags, pad_to=128)[:1]
+        contenders += _runs(setting, "ours", "run_distill.py", flags)
+        contenders += _runs(
+            setting, "ours, cached teacher", "run_distill.py", flags + ["--teacher_cache=" + setting.cache])
+        races.append(Race("teacher 6 x 768, batch 32, student %d wide" % width, (32, "texts"), _present(contenders)))
+    return races
 
 
 def _input(setting):
     """Real input against some batches that are repeated from memory, all of one size."""
     races = []
     for script, flags in (
-            ("run_classifier.py", _student(setting)), ("run_distill.py", _distilled(setting)),
+            ("run_classifier.py", _student(setting)), ("run_distill.py", _distilled(setting, setting.teacher)),
             ("run_pretraining.py", ["--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
                                     "--student_config_file=configs/student.json"])):
         contenders = [contender for title, repeat in (("some batches, again and again", True), ("records", False))
@@ -207,30 +213,54 @@ def _optimizer(setting):
 
 def _growth(setting):
     """Time and memory of commands against what may grow."""
-    small = ["--data_dir=" + setting.data_dir, "--vocab_file=" + setting.vocab_file,
-             "--bert_config_file=" + os.path.join(CHECKOUT, "benchmarks", "small_bert.json")]
-    lengths, batches = (64, 128, 256, 512), (16, 32, 64, 128)
+    lengths, batches, kilobytes = (64, 128, 256, 512), (16, 32, 64, 128), (1000, 4000, 16000)
+    vocabulary = "--vocab_file=" + setting.vocab_file
+    bert = [vocabulary, "--bert_config_file=" + material.SMALL_BERT]
+    masked = bert + ["--input_file=" + setting.records]
+    answered = ["distill.cache_teacher", "--task=classification", "--data_dir=" + setting.data_dir,
+                "--teacher_checkpoint=" + setting.small_teacher, "--what=logits,states"]
 
-    def race(title, sizes, flags, pad_to=lambda size: 128):
-        contenders = [_runs(setting, str(size), "run_classifier.py", flags(size), pad_to=pad_to(size))[0]
-                      for size in sizes]
-        return Race(title, (1, "updates"), contenders, sizes)
+    def of_vocabulary(size):
+        return ["--data_dir=" + setting.data_dir, "--vocab_file=" + material.vocabulary(setting.vocab_file, size),
+                "--student_config_file=" + material.student_config(vocab_size=size)]
 
-    def of_length(flags):
-        return lambda size: flags + ["--max_seq_length=%d" % size]
-
-    texts = [Contender("%d" % kilobytes, sys.executable, PROCESS, "process", {
-        "arguments": ["-m", "bert.create_pretraining_data", "--vocab_file=" + setting.vocab_file,
-                      "--input_file=" + material.repeated(setting.unlabeled_file, kilobytes)],
-        "output_flag": "--output_file"}) for kilobytes in (1000, 4000, 16000)]
-    return [race("student, tokens a text (L)", lengths, of_length(_student(setting)), lambda size: size),
-            race("BERT of 2 x 128, tokens a text (L)", lengths, of_length(small), lambda size: size),
-            race("student, texts an update", batches,
+    return [
+        _growing(setting, "run_classifier.py, student, tokens a text (L)", lengths, _longer(_student(setting)), int),
+        _growing(setting, "run_classifier.py, BERT of 2 x 128, tokens a text (L)", lengths,
+                 _longer(bert + ["--data_dir=" + setting.data_dir]), int),
+        _growing(setting, "run_distill.py, teacher of 2 x 128, tokens a text (L)", lengths,
+                 _longer(_distilled(setting, setting.small_teacher)), int),
+        _growing(setting, "run_classifier.py, student, texts an update", batches,
                  lambda size: _student(setting) + ["--train_batch_size=%d" % size]),
-            race("student, tokens of the vocabulary", material.VOCABULARIES, lambda size: [
-                "--data_dir=" + setting.data_dir, "--vocab_file=" + material.vocabulary(setting.vocab_file, size),
-                "--student_config_file=" + material.student(size)]),
-            Race("create_pretraining_data, KB of text", (1, "runs"), texts, (1000, 4000, 16000))]
+        _growing(setting, "run_pretraining.py, BERT of 2 x 128, texts an update", batches,
+                 lambda size: masked + ["--train_batch_size=%d" % size]),
+        _growing(setting, "run_classifier.py, student, tokens of the vocabulary", material.VOCABULARIES,
+                 of_vocabulary),
+        _longer_files(setting, "--input_file", "--output_file", kilobytes, "bert.vocabulary", "build"),
+        _longer_files(setting, "--input_file", "--output_file", kilobytes, "bert.create_pretraining_data", vocabulary),
+        _longer_files(setting, "--unlabeled_file", "--output_dir", (250, 1000, 4000), *answered),
+        _longer_files(setting, "--input_file", "--output_dir", (250, 1000, 4000), "serving.batch_predict",
+                      "--export_dir=" + os.path.join(setting.student, "export"))]
+
+
+def _longer(flags):
+    """Function of L -> flags of a command."""
+    return lambda length: flags + ["--max_seq_length=%d" % length]
+
+
+def _growing(setting, title, sizes, flags, pad_to=lambda size: 128):
+    """Updates of a training command; flags, pad_to: functions of a size."""
+    script = title.split(",")[0]
+    return Race(title, (1, "updates"), [
+        _runs(setting, str(size), script, flags(size), pad_to=pad_to(size))[0] for size in sizes], sizes)
+
+
+def _longer_files(setting, input_flag, output_flag, kilobytes, *words):
+    """A command from its start to its end, on a text again and again up to some sizes."""
+    return Race("%s, KB of text" % words[0].split(".")[-1], (1, "runs"), [
+        Contender(str(size), sys.executable, PROCESS, "process", {
+            "arguments": ["-m", *words, "%s=%s" % (input_flag, material.repeated(setting.unlabeled_file, size))],
+            "output_flag": output_flag}) for size in kilobytes], kilobytes)
 
 
 def _start(setting):
@@ -240,6 +270,16 @@ def _start(setting):
             "arguments": [*words, "--help"]}) for kind in reversed(material.TENSORFLOWS) for words in (
                 ["run_classifier.py"], ["run_distill.py"], ["run_pretraining.py"],
                 ["-m", "bert.create_pretraining_data"], ["-m", "experiments.tables"], ["-m", "serving.predictor"])]))]
+
+
+def _first_prediction(setting):
+    """What a process waits for before it has its first answer."""
+    export = os.path.join(setting.student, "export")
+    return [Race("student 200 wide, %s" % kind, (1, "runs"), [
+        Contender(title, setting.pythons[kind], PROCESS, "process", {"arguments": ["-c", FIRST_PREDICTION + more]})
+        for title, more in (("import alone", ""), ("import, load, one text", "Predictor(%r).predict([%r])" % (
+            export, "聚氯乙烯生产车间招聘操作工")))])
+            for kind in material.TENSORFLOWS if setting.pythons[kind]]
 
 
 CASES = collections.OrderedDict([
@@ -286,4 +326,7 @@ CASES = collections.OrderedDict([
         "Growth", "Time and memory of one more update (or run) as one size grows. The exponents are fitted: 1 is in "
         "proportion, and what does not grow with it (TensorFlow itself, the optimizer) makes them smaller.", _growth,
         True)),
-    ("start", Case("Start", "Seconds until a command has told its --help, TensorFlow left alone.", _start))])
+    ("start", Case("Start", "Until a command has told its --help, TensorFlow left alone.", _start)),
+    ("first_prediction", Case(
+        "First prediction", "Processes that import `serving.predictor`, and that answer one text with it besides.",
+        _first_prediction, True))])

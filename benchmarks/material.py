@@ -12,14 +12,18 @@ from training import run_folder
 from training.command import UserError
 
 # pythons: see `find_pythons`; data_dir, unlabeled_file, vocab_file: absolute paths, "" where they are not given;
-# teacher: run folder of a classifier, 6 layers of 768, on data_dir; cache: of its outputs; records: of unlabeled_file.
-Setting = collections.namedtuple("Setting", "pythons data_dir unlabeled_file vocab_file teacher cache records")
+# teacher, small_teacher, student: run folders of classifiers on data_dir: BERTs of 6 x 768 and 2 x 128, and the paper's
+# student, exported; cache: of the teacher's outputs; records: of unlabeled_file.
+Setting = collections.namedtuple(
+    "Setting", "pythons data_dir unlabeled_file vocab_file teacher small_teacher student cache records",
+    defaults=[""] * 8)
 
 TENSORFLOWS = ("tensorflow 1.15", "tensorflow 2.15")
 INTEL = "intel-tensorflow 1.15"
 ONNX = "ONNX Runtime"
 
 FOLDER = os.path.join(CHECKOUT, "build", "benchmarks")
+SMALL_BERT = os.path.join(CHECKOUT, "benchmarks", "small_bert.json")
 VOCABULARIES = (5000, 10000, 20000, 40000)
 
 
@@ -36,16 +40,15 @@ def prepare(values, wanted):
     pythons = find_pythons(values.other_python, values.intel_python, values.peers_python)
     given = [values.data_dir, values.unlabeled_file, values.vocab_file]
     if not any(given) or not any(case.needs_text for case in wanted):
-        return Setting(pythons, "", "", "", "", "", "")
+        return Setting(pythons)
     if not all(given):
         raise UserError("--data_dir, --unlabeled_file, --vocab_file: all three are needed, or none")
     data_dir, unlabeled_file, vocab_file = map(os.path.abspath, given)
-    teacher, cache = os.path.join(FOLDER, "teacher"), os.path.join(FOLDER, "cache")
-    records = os.path.join(FOLDER, "unlabeled.tfrecord")
-    if not run_folder.finished(teacher):  # one update: what it answers does not matter here
-        shutil.rmtree(teacher, ignore_errors=True)
-        _run("run_classifier.py", "--data_dir=" + data_dir, "--vocab_file=" + vocab_file, "--num_train_steps=1",
-             "--bert_config_file=configs/teacher.json", "--do_train", "--output_dir=" + teacher)
+    texts = ["--data_dir=" + data_dir, "--vocab_file=" + vocab_file]
+    teacher = _classifier("teacher", *texts, "--bert_config_file=configs/teacher.json")
+    small_teacher = _classifier("small_teacher", *texts, "--bert_config_file=" + SMALL_BERT)
+    student = _classifier("student", *texts, "--student_config_file=configs/student.json", "--do_export")
+    cache, records = os.path.join(FOLDER, "cache"), os.path.join(FOLDER, "unlabeled.tfrecord")
     if any(case.title == "Distillation" for case in wanted):
         _run("-m", "distill.cache_teacher", "--task=classification", "--data_dir=" + data_dir, "--layers=1,3,5",
              "--unlabeled_file=" + unlabeled_file, "--teacher_checkpoint=" + teacher, "--what=logits,states",
@@ -53,7 +56,16 @@ def prepare(values, wanted):
     if not os.path.exists(records):
         _run("-m", "bert.create_pretraining_data", "--input_file=" + unlabeled_file, "--vocab_file=" + vocab_file,
              "--dupe_factor=1", "--max_seq_length=128", "--output_file=" + records)
-    return Setting(pythons, data_dir, unlabeled_file, vocab_file, teacher, cache, records)
+    return Setting(pythons, data_dir, unlabeled_file, vocab_file, teacher, small_teacher, student, cache, records)
+
+
+def _classifier(name, *flags):
+    """Trains a classifier, unless it is there; returns its folder. One update: what it answers does not matter here."""
+    folder = os.path.join(FOLDER, name)
+    if not run_folder.finished(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        _run("run_classifier.py", *flags, "--num_train_steps=1", "--do_train", "--output_dir=" + folder)
+    return folder
 
 
 def find_pythons(other, intel, peers):
@@ -99,11 +111,10 @@ def vocabulary(path, size):
     return target
 
 
-def student(vocab_size):
-    """The JSON of the paper's student with a vocabulary of that size; returns its path."""
-    target = os.path.join(FOLDER, "student_%d.json" % vocab_size)
-    files.write_json(target, dict(files.read_json(os.path.join(CHECKOUT, "configs", "student.json")),
-                                  vocab_size=vocab_size))
+def student_config(**changed):
+    """Writes the JSON of the paper's student with other values; returns its path."""
+    target = os.path.join(FOLDER, "student_%s.json" % "_".join(map(str, changed.values())))
+    files.write_json(target, dict(files.read_json(os.path.join(CHECKOUT, "configs", "student.json")), **changed))
     return target
 
 

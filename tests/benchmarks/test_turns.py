@@ -66,7 +66,7 @@ def test_interpreters_without_the_package_are_left_out(tmp_path, monkeypatch):
     found = material.find_pythons(*[str(tmp_path / "nothing")] * 2, sys.executable)
     assert found["torch"] is None and found[material.INTEL] is None and sys.executable in found.values()
     for case in cases.CASES.values():
-        setting = material.Setting(found, "data", *[str(tmp_path / name) for name in ("texts", "vocab")], "", "", "")
+        setting = material.Setting(found, "data", *[str(tmp_path / name) for name in ("texts", "vocab")])
         for race in case.races(setting):
             assert race.work[0] > 0
             assert race.contenders and all(one.python == sys.executable for one in race.contenders)
