@@ -56,10 +56,14 @@ class Turns(tf.estimator.SessionRunHook):
         print(json.dumps(found), file=self._answers, flush=True)
 
 
-def changed_input(make_input_fn, repeat, pad_to):
-    """`records.training_input_fn` with another input: some batches again and again, or every text padded to a length.
+def changed_input(make_input_fn, repeat=False, pad_to=0, filled=False):
+    """`records.training_input_fn` with another input.
 
-    Predictions are then padded too, to `PREDICTIONS`.
+    Args:
+      make_input_fn: that function.
+      repeat: whether some batches come again and again.
+      pad_to: tokens of every text; predictions are then padded too, to `PREDICTIONS`. 0: as they are.
+      filled: whether padding passes for text, so that no model leaves it out.
     """
     widths = dict(dict.fromkeys(records.SEQUENCE, pad_to), **dict.fromkeys(records.PREDICTIONS, PREDICTIONS))
 
@@ -67,7 +71,8 @@ def changed_input(make_input_fn, repeat, pad_to):
         def wider(name, values):
             if name not in widths:
                 return values
-            return tf.pad(values, [[0, 0], [0, widths[name] - tf.shape(values)[1]]])
+            value = int(filled and name == "input_mask")
+            return tf.pad(values, [[0, 0], [0, widths[name] - tf.shape(values)[1]]], constant_values=value)
 
         return {name: wider(name, values) for name, values in features.items()}
 
@@ -89,9 +94,9 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the command's own lines
     runs.hooks_of = lambda values: [Turns(answers)]
-    if arguments.get("repeat") or arguments.get("pad_to"):
-        records.training_input_fn = changed_input(
-            records.training_input_fn, arguments.get("repeat", False), arguments.get("pad_to", 0))
+    changes = {name: value for name, value in arguments.items() if name != "flags"}
+    if changes:
+        records.training_input_fn = changed_input(records.training_input_fn, **changes)
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = [script, *arguments["flags"], "--do_train", "--output_dir=" + os.path.join(folder, "run"),
                     "--num_train_steps=1000000", "--save_checkpoints_steps=1000000"]
