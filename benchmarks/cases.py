@@ -230,7 +230,7 @@ def _growth(setting):
         _growing(setting, "run_classifier.py, BERT of 2 x 128, tokens a text (L)", lengths,
                  _longer(bert + ["--data_dir=" + setting.data_dir]), int),
         _growing(setting, "run_distill.py, teacher of 2 x 128, tokens a text (L)", lengths,
-                 _longer(_distilled(setting, setting.small_teacher)), int),
+                 _longer(_distilled(setting, setting.small_teacher) + ["--layer_map=1:1,3:2"]), int),
         _growing(setting, "run_classifier.py, student, texts an update", batches,
                  lambda size: _student(setting) + ["--train_batch_size=%d" % size]),
         _growing(setting, "run_pretraining.py, BERT of 2 x 128, texts an update", batches,
