@@ -244,8 +244,8 @@ def _growth(setting):
                  of_vocabulary),
         _longer_files(setting, "--input_file", "--output_file", kilobytes, "bert.vocabulary", "build"),
         _longer_files(setting, "--input_file", "--output_file", kilobytes, "bert.create_pretraining_data", vocabulary),
-        _longer_files(setting, "--unlabeled_file", "--output_dir", (250, 1000, 4000), *answered),
-        _longer_files(setting, "--input_file", "--output_dir", (250, 1000, 4000), "serving.batch_predict",
+        _longer_files(setting, "--unlabeled_file", "--output_dir", (100, 400, 1600), *answered),
+        _longer_files(setting, "--input_file", "--output_dir", (100, 400, 1600), "serving.batch_predict",
                       "--export_dir=" + os.path.join(setting.student, "export"))]
 
 
