@@ -208,6 +208,20 @@ def _pretraining(setting):
     return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))]
 
 
+def _intel_threads(setting):
+    """Intel's build has threads of OpenMP beside those of TensorFlow: how long they wait for work, how many, where."""
+    arguments = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
+    environments = [{}, {"KMP_BLOCKTIME": "0"}, {"KMP_BLOCKTIME": "1"}, {"OMP_NUM_THREADS": "1"},
+                    {"KMP_BLOCKTIME": "0", "KMP_AFFINITY": "granularity=fine,compact"}]
+    contenders = [Contender(" ".join("%s=%s" % item for item in environment.items()) or "nothing said",
+                            setting.pythons[material.INTEL], TENSORFLOW, "pretraining_step", arguments, environment)
+                  for environment in environments]
+    contenders.append(Contender("tensorflow 1.15", setting.pythons["tensorflow 1.15"], TENSORFLOW,
+                                "pretraining_step", arguments))
+    return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))] if (
+        setting.pythons[material.INTEL]) else []
+
+
 def _optimizer(setting):
     """The update of the student's word table, and of the teacher's, for each TensorFlow."""
     return [Race("%d x %d, %s" % (rows, width, kind), (1, "updates"), [
@@ -312,6 +326,9 @@ CASES = collections.OrderedDict([
         "Masked LM, one training step", "Forward, gradients and optimizer, dropout on; the graph of the package "
         "bert-tensorflow has a next-sentence head, a product with one-hot vectors for the segments, and positions "
         "gathered twice.", _pretraining)),
+    ("intel_threads", Case(
+        "Intel's TensorFlow and its threads", "Masked LM, one training step by our ops, with some of OpenMP's "
+        "environment variables.", _intel_threads)),
     ("optimizer", Case(
         "Optimizer", "Clipping, decay and Adam for a table of word vectors of which 2,048 rows have a gradient.",
         _optimizer, False, 10)),

@@ -56,17 +56,21 @@ def main():
     for name in values.only or cases.CASES:
         if cases.CASES[name].needs_text and not setting.data_dir:
             print("%s: left out, it needs --data_dir, --unlabeled_file and --vocab_file" % name, flush=True)
+            continue
+        races = cases.CASES[name].races(setting)
+        if races:
+            measure(name, races, setting, values)
         else:
-            measure(name, setting, values)
+            print("%s: left out, nobody who takes part is here" % name, flush=True)
     results = {name: files.read_json(_path(name)) for name in cases.CASES if os.path.exists(_path(name))}
     performance_page.write(values.page, cases.CASES, results)
     print("%s: written" % values.page)
 
 
-def measure(name, setting, values):
-    """Measures a case and writes its file; values: the flags."""
-    case, races = cases.CASES[name], []
-    for race in case.races(setting):
+def measure(name, races, setting, values):
+    """Measures the races of a case and writes its file; values: the flags."""
+    case, measured = cases.CASES[name], []
+    for race in races:
         print("== %s, %s" % (name, race.title), flush=True)
         try:
             found = turns.race(race.contenders, values.rounds, values.repetitions * case.repetitions)
@@ -75,11 +79,11 @@ def measure(name, setting, values):
         for result in found:
             print("   %-36s %9.2f ms" % (
                 result["title"], 1e3 * result["seconds"][case.statistic]), flush=True)
-        races.append({"title": race.title, "work": race.work, "sizes": race.sizes, "contenders": found})
+        measured.append({"title": race.title, "work": race.work, "sizes": race.sizes, "contenders": found})
     files.write_json(_path(name), {
         "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": values.rounds,
         "repetitions": values.repetitions, "about_texts": values.about_texts if case.needs_text else "",
-        "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": races,
+        "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": measured,
         "texts": {flag: os.path.basename(getattr(setting, flag)) for flag in (
             "data_dir", "unlabeled_file", "vocab_file") if case.needs_text}})
 

@@ -19,8 +19,9 @@ PAUSE = 0.3  # seconds, in which the threads of the one before stop spinning
 WARM_UP = 3  # repetitions that are not counted
 MEMORY = "memory\n"  # what a contender is asked for in place of repetitions
 
-# title: for people; python: path of the interpreter; module: of contenders; name: of a function in it; arguments: dict.
-Contender = collections.namedtuple("Contender", "title python module name arguments")
+# title: for people; python: path of the interpreter; module: of contenders; name: of a function in it; arguments: dict;
+# environment: dict of variables that are added.
+Contender = collections.namedtuple("Contender", "title python module name arguments environment", defaults=({},))
 
 
 def serve(makers):
@@ -88,7 +89,7 @@ def _start(contender):
     return subprocess.Popen(
         [contender.python, "-m", contender.module, contender.name, json.dumps(contender.arguments)], cwd=CHECKOUT,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
-        env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", PYTHONWARNINGS="ignore"))
+        env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", PYTHONWARNINGS="ignore", **contender.environment))
 
 
 def _ask(process, contender, question):
