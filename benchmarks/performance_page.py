@@ -70,7 +70,7 @@ def table(race, statistic="median"):
 
 def exponent(sizes, values):
     """k of the values ~ sizes^k, by least squares of the logarithms."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) + 0.0
+    return round(float(np.polyfit(np.log(sizes), np.log(values), 1)[0]), 6) + 0.0  # not -1e-17, and not -0
 
 
 def plot(races, statistic, path):
