@@ -30,24 +30,27 @@ constexpr int kGates = 4;
 constexpr int kAlone = 2 * kGates;  // sums of a single row: fewer would wait for each other
 constexpr int kTokens = 128;        // whose gates a thread makes at once
 
+// Loops over sums that are to stay in registers; what is unrolled later has been through the stack.
+#define UNROLLED _Pragma("GCC unroll 8")
+
 inline int Groups(int columns) { return (columns + kLanes - 1) / kLanes; }
 
 // acc[r][v] += sum over k of inputs[r][k] * panel[k][v], for groups of lanes v; a row of acc has `stride` of them.
 template <int rows, int vectors>
 inline void Multiply(const float* const* inputs, const float* panel, int depth, Lanes* acc, int stride) {
   Lanes sums[rows][vectors];
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < vectors; ++v) sums[r][v] = acc[r * stride + v];
+  UNROLLED for (int r = 0; r < rows; ++r)
+    UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] = acc[r * stride + v];
   for (int k = 0; k < depth; ++k) {
     Lanes columns[vectors];
-    for (int v = 0; v < vectors; ++v) columns[v] = Load(panel + (k * vectors + v) * kLanes);
-    for (int r = 0; r < rows; ++r) {
+    UNROLLED for (int v = 0; v < vectors; ++v) columns[v] = Load(panel + (k * vectors + v) * kLanes);
+    UNROLLED for (int r = 0; r < rows; ++r) {
       const Lanes factor = Fill(inputs[r][k]);
-      for (int v = 0; v < vectors; ++v) sums[r][v] += factor * columns[v];
+      UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] += factor * columns[v];
     }
   }
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < vectors; ++v) acc[r * stride + v] = sums[r][v];
+  UNROLLED for (int r = 0; r < rows; ++r)
+    UNROLLED for (int v = 0; v < vectors; ++v) acc[r * stride + v] = sums[r][v];
 }
 
 template <int vectors, int most = kRows>
@@ -72,7 +75,11 @@ class Panels {
   void Pack(int depth, int groups, LanesOf lanes_of) {
     depth_ = depth;
     groups_ = groups;
-    values_.reset(new float[static_cast<size_t>(depth) * groups * kLanes]);
+    const size_t size = static_cast<size_t>(depth) * groups * kLanes * sizeof(float);
+    size_t room = size + sizeof(Lanes);
+    memory_.reset(new char[room]);
+    void* begin = memory_.get();  // a vector across two lines of the cache is read twice
+    values_ = static_cast<float*>(std::align(sizeof(Lanes), size, begin, room));
     for (int k = 0; k < depth; ++k)  // in the order in which rows are read
       ForEach([&](int group, int vectors) {
         for (int v = 0; v < vectors; ++v) Store(From(group) + (k * vectors + v) * kLanes, lanes_of(k, group + v));
@@ -93,13 +100,13 @@ class Panels {
   // The same of one row and whole panels of `kAlone` groups.
   void MultiplyAlone(int group, const float* input, Lanes* acc) const {
     Lanes sums[kAlone];
-    for (int v = 0; v < kAlone; ++v) sums[v] = acc[v];
+    UNROLLED for (int v = 0; v < kAlone; ++v) sums[v] = acc[v];
     for (int k = 0; k < depth_; ++k) {
       const Lanes factor = Fill(input[k]);
-      for (int v = 0; v < kAlone; ++v)
+      UNROLLED for (int v = 0; v < kAlone; ++v)
         sums[v] += factor * Load(From(group + v / kVectors * kVectors) + (k * kVectors + v % kVectors) * kLanes);
     }
-    for (int v = 0; v < kAlone; ++v) acc[v] = sums[v];
+    UNROLLED for (int v = 0; v < kAlone; ++v) acc[v] = sums[v];
   }
 
  private:
@@ -107,7 +114,8 @@ class Panels {
   float* From(int group) const { return &values_[static_cast<size_t>(group) * kLanes * depth_]; }
 
   int depth_ = 0, groups_ = 0;
-  std::unique_ptr<float[]> values_;
+  float* values_ = nullptr;
+  std::unique_ptr<char[]> memory_;
 };
 
 // The sequences that one thread runs, by falling length, and where the token of each step stands.
