@@ -25,4 +25,4 @@ def process(arguments, output_flag=""):
 
 
 if __name__ == "__main__":
-    turns.serve({"process": process})
+    turns.serve({"process": process}, warm_up=1)  # files come into memory, and nothing else stays warm

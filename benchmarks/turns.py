@@ -24,15 +24,16 @@ MEMORY = "memory\n"  # what a contender is asked for in place of repetitions
 Contender = collections.namedtuple("Contender", "title python module name arguments environment", defaults=({},))
 
 
-def serve(makers):
+def serve(makers, warm_up=WARM_UP):
     """The main of a module of contenders: does what its command line and stdin say, until stdin ends.
 
     Args:
       makers: dict of name -> function of the arguments -> (function that is measured, dict of what it ran on).
+      warm_up: repetitions that are not counted.
     """
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     work, about = makers[name](**arguments)
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         work()
     print(json.dumps(dict(about, python=sys.version.split()[0])), flush=True)
     for line in sys.stdin:
