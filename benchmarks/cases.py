@@ -24,6 +24,7 @@ TENSORFLOW, TORCH = "benchmarks.tensorflow_contenders", "benchmarks.torch_conten
 RUNTIME = "benchmarks.onnx_contenders"
 COMMAND, PROCESS = "benchmarks.command_contenders", "benchmarks.process_contenders"
 
+MASKED_LM = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
 FIRST_PREDICTION = "from serving.predictor import Predictor\n"
 
 # Tokens of a text: the middles of 32 equal parts of 6,000 reviews, by length, cut at 128.
@@ -194,32 +195,35 @@ def _encoder(setting):
     return races
 
 
+def _masked_lm_race(contenders):
+    """Of `pretraining_step` with MASKED_LM."""
+    return Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))
+
+
 def _pretraining(setting):
     """One step of masked LM against Google's graph."""
-    arguments = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
-
     def step(title, kind, **more):
         return Contender("%s, %s" % (title, kind), setting.pythons[kind], TENSORFLOW, "pretraining_step",
-                         dict(arguments, **more))
+                         dict(MASKED_LM, **more))
 
     contenders = [step("Google's graph", "tensorflow 1.15", google=True)]
     for kind in (*material.TENSORFLOWS, material.INTEL):
         contenders += [step("TensorFlow's ops", kind, native_ops=False), step("our ops", kind)]
-    return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))]
+    return [_masked_lm_race(contenders)]
 
 
 def _intel_threads(setting):
     """Intel's build has threads of OpenMP beside those of TensorFlow: how long they wait for work, how many, where."""
-    arguments = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
+    if not setting.pythons[material.INTEL]:
+        return []
     environments = [{}, {"KMP_BLOCKTIME": "0"}, {"KMP_BLOCKTIME": "1"}, {"OMP_NUM_THREADS": "1"},
                     {"KMP_BLOCKTIME": "0", "KMP_AFFINITY": "granularity=fine,compact"}]
     contenders = [Contender(" ".join("%s=%s" % item for item in environment.items()) or "nothing said",
-                            setting.pythons[material.INTEL], TENSORFLOW, "pretraining_step", arguments, environment)
+                            setting.pythons[material.INTEL], TENSORFLOW, "pretraining_step", MASKED_LM, environment)
                   for environment in environments]
-    contenders.append(Contender("tensorflow 1.15", setting.pythons["tensorflow 1.15"], TENSORFLOW,
-                                "pretraining_step", arguments))
-    return [Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))] if (
-        setting.pythons[material.INTEL]) else []
+    contenders.append(Contender("tensorflow 1.15", setting.pythons["tensorflow 1.15"], TENSORFLOW, "pretraining_step",
+                                MASKED_LM))
+    return [_masked_lm_race(contenders)]
 
 
 def _optimizer(setting):
@@ -245,11 +249,12 @@ def _growth(setting):
                 "--student_config_file=" + material.student_config(vocab_size=size)]
 
     return [
-        _growing(setting, "run_classifier.py, student, tokens a text (L)", lengths, _longer(_student(setting)), int),
+        _growing(setting, "run_classifier.py, student, tokens a text (L)", lengths, _longer(_student(setting)),
+                 pad_to=lambda length: length),
         _growing(setting, "run_classifier.py, BERT of 2 x 128, tokens a text (L)", lengths,
-                 _longer(bert + ["--data_dir=" + setting.data_dir]), int),
+                 _longer(bert + ["--data_dir=" + setting.data_dir]), pad_to=lambda length: length),
         _growing(setting, "run_distill.py, teacher of 2 x 128, tokens a text (L)", lengths,
-                 _longer(_lightly_distilled(setting)), int),
+                 _longer(_lightly_distilled(setting)), pad_to=lambda length: length),
         _growing(setting, "run_classifier.py, student, texts an update", batches,
                  lambda size: _student(setting) + ["--train_batch_size=%d" % size]),
         _growing(setting, "run_pretraining.py, BERT of 2 x 128, texts an update", batches,
