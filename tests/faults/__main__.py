@@ -6,10 +6,11 @@
 
 A trial may kill a job several times, or find it ended: there are so many that each fault has happened --trials times,
 but not more than twice as many. Each is drawn from its number, so it can be repeated. What came of it is kept, a line
-for each, in --tally_dir, which is committed: what is done is not done again, and a driver that was stopped goes on, on
-another machine too. Ends with a table, which --write puts into docs/reliability.md; the exit code is 1 when a trial
-failed. Runs in the environment of the tests (`bash scripts/setup.sh --tests`). A full disk is played on a tmpfs, which
-needs root; guided_* needs atheris (`pip install atheris`).
+for each: what is done is not done again, and a driver that was stopped goes on. The project's own tally, of which
+docs/reliability.md tells, is --tally_dir=tests/faults/results; it goes on on any machine. Ends with a table, which
+--write puts into docs/reliability.md; the exit code is 1 when a trial failed. Runs in the environment of the tests
+(`bash scripts/setup.sh --tests`). A full disk is played on a tmpfs, which needs root; guided_* needs atheris (`pip
+install atheris`).
 """
 
 import collections
@@ -70,15 +71,16 @@ def define_flags():
                        lower_bound=0.0)
     flags.DEFINE_float("soak_minutes", 60.0, "Of distillation and of prediction.", lower_bound=0.1)
     flags.DEFINE_string("output_dir", os.path.join("build", "faults"), "The world, and what is broken.")
-    flags.DEFINE_string("tally_dir", os.path.join("tests", "faults", "results"),
-                        "What came of each trial, a file for each TensorFlow.")
+    flags.DEFINE_string("tally_dir", None, "What came of each trial, a file for each TensorFlow. Default: "
+                        "--output_dir.")
     flags.DEFINE_bool("write", False, "Put the table into %s." % PAGE)
 
 
 def main():
     values = flags.FLAGS
     world = worlds.World(os.path.abspath(values.output_dir))
-    tally = tallies.Tally(values.tally_dir, runtime.tf.__version__)
+    tally_dir = values.tally_dir or values.output_dir
+    tally = tallies.Tally(tally_dir, runtime.tf.__version__)
     chosen = [name for name in everything() if not values.only or name.startswith(tuple(values.only))]
     if not chosen:
         raise UserError("--only=%s: no such fault; there are %s" % (",".join(values.only), ", ".join(everything())))
@@ -87,7 +89,7 @@ def main():
         for number in range(2 * enough):
             if tally.lacks(name, number, enough):
                 tally.do(name, number, functools.partial(_trial, world, name, number, values))
-    table = tallies.table(values.tally_dir, everything())
+    table = tallies.table(tally_dir, everything())
     print(table)
     if values.write:
         write(table)
