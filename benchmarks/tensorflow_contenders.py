@@ -15,6 +15,7 @@ from tasks.encoders import KINDS, build_encoder
 from tasks.masked_lm import MaskedLm
 from tasks.model_fn import task_model_fn
 from tests import peer
+from training import calls
 from training import graph_mode  # noqa: F401
 from training import native
 
@@ -27,7 +28,10 @@ def _repeated(fetches, feeds=()):
     """A session's run of these, every time anew, once for each feed; variables are initialized first."""
     session = tf.Session()
     session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
-    return session.make_callable(fetches) if not feeds else lambda: [session.run(fetches, feed) for feed in feeds]
+    if not feeds:
+        return session.make_callable(fetches)
+    run = calls.prepared(session, fetches.name, [tensor.name for tensor in feeds[0]])
+    return lambda: [run(*feed.values()) for feed in feeds]
 
 
 def _kept(values):

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from bert.records import SEQUENCE
+from training import calls
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -130,9 +131,9 @@ def _saved_model(path, config=ONE_THREAD):
     with session.graph.as_default():
         found = tf.saved_model.loader.load(session, [tf.saved_model.tag_constants.SERVING], path)
     signature = found.signature_def["serving_default"]
-    run_once = session.make_callable(signature.outputs["probabilities"].name,
-                                     [signature.inputs[name].name for name in SEQUENCE])
-    return lambda ids: run_once([ids], [[1] * len(ids)], [[0] * len(ids)])[0]
+    run = calls.prepared(session, signature.outputs["probabilities"].name,
+                         [signature.inputs[name].name for name in SEQUENCE])
+    return lambda ids: run(*[np.array([row], np.int32) for row in (ids, [1] * len(ids), [0] * len(ids))])[0]
 
 
 if __name__ == "__main__":

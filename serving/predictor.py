@@ -27,6 +27,7 @@ from serving.export import newest
 from serving.variants import THRESHOLDS
 from tasks import text_settings
 from tasks.text_files import labels_from_file
+from training import calls
 from training import files
 from training import metrics
 from training.command import UserError
@@ -64,17 +65,18 @@ class Predictor:
             self._thresholds = [metrics.DEFAULT_THRESHOLD] * len(self.labels.names)
         self._featurizer = text_settings.featurizer(settings, os.path.join(assets, "vocab.txt"))
         self._batch_size = batch_size
-        self._session = tf.Session(graph=tf.Graph())
-        with self._session.graph.as_default():
+        session = tf.Session(graph=tf.Graph())
+        with session.graph.as_default():
             try:
                 loaded = tf.saved_model.loader.load(
-                    self._session, [tf.saved_model.tag_constants.SERVING], export_dir)
+                    session, [tf.saved_model.tag_constants.SERVING], export_dir)
             except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
                 # Above all: half copied, or made with a later TensorFlow.
                 raise UserError("%s: TensorFlow %s cannot load it: %s" % (export_dir, tf.__version__, str(error)[:300]))
         signature = loaded.signature_def["serving_default"]
-        self._inputs = {name: signature.inputs[name].name for name in SEQUENCE if name in signature.inputs}
-        self._output = signature.outputs["probabilities"].name
+        self._inputs = [name for name in SEQUENCE if name in signature.inputs]
+        self._run = calls.prepared(session, signature.outputs["probabilities"].name,
+                                   [signature.inputs[name].name for name in self._inputs])
 
     def probabilities(self, texts):
         """float32 [N, C] for a list of str, or of (str, str) for pairs."""
@@ -100,9 +102,7 @@ class Predictor:
         found = np.zeros([len(features), len(self.labels.names)], np.float32)
         for start in range(0, len(order), self._batch_size):
             batch = order[start:start + self._batch_size]
-            found[batch] = self._session.run(self._output, {
-                tensor: _pad([features[number][name] for number in batch])
-                for name, tensor in self._inputs.items()})
+            found[batch] = self._run(*[_pad([features[number][name] for number in batch]) for name in self._inputs])
         return found
 
     def predict(self, texts):

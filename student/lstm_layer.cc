@@ -27,26 +27,33 @@ constexpr int kVectors = 4;  // of 32 registers
 constexpr int kVectors = 2;  // of 16
 #endif
 constexpr int kGates = 4;
-constexpr int kAlone = 2 * kGates;  // sums of a single row: fewer would wait for each other
-constexpr int kTokens = 128;        // whose gates a thread makes at once
+constexpr int kAlone = 12;   // sums of a single row: fewer would wait for each other
+constexpr int kTokens = 128; // whose gates a thread makes at once
 
 // Loops over sums that are to stay in registers; what is unrolled later has been through the stack.
-#define UNROLLED _Pragma("GCC unroll 8")
+#define UNROLLED _Pragma("GCC unroll 16")
 
 inline int Groups(int columns) { return (columns + kLanes - 1) / kLanes; }
 
-// acc[r][v] += sum over k of inputs[r][k] * panel[k][v], for groups of lanes v; a row of acc has `stride` of them.
+// Some columns of a matrix: `depth` rows, of which one begins `next` floats after the other.
+struct Columns {
+  const float* values;
+  size_t next;
+  int depth;
+};
+
+// acc[r][v] += sum over k of inputs[r][k] * columns[k][v], for groups of lanes v; a row of acc has `stride` of them.
 template <int rows, int vectors>
-inline void Multiply(const float* const* inputs, const float* panel, int depth, Lanes* acc, int stride) {
+inline void Multiply(const float* const* inputs, Columns columns, Lanes* acc, int stride) {
   Lanes sums[rows][vectors];
   UNROLLED for (int r = 0; r < rows; ++r)
     UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] = acc[r * stride + v];
-  for (int k = 0; k < depth; ++k) {
-    Lanes columns[vectors];
-    UNROLLED for (int v = 0; v < vectors; ++v) columns[v] = Load(panel + (k * vectors + v) * kLanes);
+  for (int k = 0; k < columns.depth; ++k) {
+    Lanes row[vectors];
+    UNROLLED for (int v = 0; v < vectors; ++v) row[v] = Load(columns.values + k * columns.next + v * kLanes);
     UNROLLED for (int r = 0; r < rows; ++r) {
       const Lanes factor = Fill(inputs[r][k]);
-      UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] += factor * columns[v];
+      UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] += factor * row[v];
     }
   }
   UNROLLED for (int r = 0; r < rows; ++r)
@@ -54,36 +61,49 @@ inline void Multiply(const float* const* inputs, const float* panel, int depth, 
 }
 
 template <int vectors, int most = kRows>
-inline void MultiplyRows(int rows, const float* const* inputs, const float* panel, int depth, Lanes* acc, int stride) {
-  if (rows == most) return Multiply<most, vectors>(inputs, panel, depth, acc, stride);
-  MultiplyRows<vectors, (most > 1 ? most - 1 : 1)>(rows, inputs, panel, depth, acc, stride);
+inline void MultiplyRows(int rows, const float* const* inputs, Columns columns, Lanes* acc, int stride) {
+  if (rows == most) return Multiply<most, vectors>(inputs, columns, acc, stride);
+  MultiplyRows<vectors, (most > 1 ? most - 1 : 1)>(rows, inputs, columns, acc, stride);
 }
 
 template <int most = kVectors>
-inline void MultiplyAny(int rows, int vectors, const float* const* inputs, const float* panel, int depth, Lanes* acc,
-                        int stride) {
-  if (vectors == most) return MultiplyRows<most>(rows, inputs, panel, depth, acc, stride);
-  MultiplyAny<(most > 1 ? most - 1 : 1)>(rows, vectors, inputs, panel, depth, acc, stride);
+inline void MultiplyAny(int rows, int vectors, const float* const* inputs, Columns columns, Lanes* acc, int stride) {
+  if (vectors == most) return MultiplyRows<most>(rows, inputs, columns, acc, stride);
+  MultiplyAny<(most > 1 ? most - 1 : 1)>(rows, vectors, inputs, columns, acc, stride);
 }
 
-// A matrix [depth, groups of lanes], packed so that a product reads it from its beginning to its end:
+// The same of one row.
+template <int most = kAlone>
+inline void MultiplyAlone(int vectors, const float* input, Columns columns, Lanes* acc) {
+  if (vectors == most) return Multiply<1, most>(&input, columns, acc, most);
+  MultiplyAlone<(most > 1 ? most - 1 : 1)>(vectors, input, columns, acc);
+}
+
+// A matrix [depth, groups of lanes], as it is, or packed so that a product reads it from its beginning to its end:
 // [panel][k][group][lane], `kVectors` groups a panel, the last one may have fewer.
 class Panels {
  public:
   // lanes_of(k, group)
   template <typename LanesOf>
   void Pack(int depth, int groups, LanesOf lanes_of) {
-    depth_ = depth;
-    groups_ = groups;
     const size_t size = static_cast<size_t>(depth) * groups * kLanes * sizeof(float);
     size_t room = size + sizeof(Lanes);
     memory_.reset(new char[room]);
     void* begin = memory_.get();  // a vector across two lines of the cache is read twice
-    values_ = static_cast<float*>(std::align(sizeof(Lanes), size, begin, room));
+    float* values = static_cast<float*>(std::align(sizeof(Lanes), size, begin, room));
+    Take(values, depth, groups);
     for (int k = 0; k < depth; ++k)  // in the order in which rows are read
       ForEach([&](int group, int vectors) {
-        for (int v = 0; v < vectors; ++v) Store(From(group) + (k * vectors + v) * kLanes, lanes_of(k, group + v));
+        float* to = values + (static_cast<size_t>(group) * depth + static_cast<size_t>(k) * vectors) * kLanes;
+        for (int v = 0; v < vectors; ++v) Store(to + v * kLanes, lanes_of(k, group + v));
       });
+  }
+
+  // The matrix as it is.
+  void Take(const float* values, int depth, int groups) {
+    values_ = values;
+    depth_ = depth;
+    groups_ = groups;
   }
 
   // work(first group, groups) for each panel.
@@ -94,27 +114,16 @@ class Panels {
 
   // acc[r][v] += inputs [rows, depth] times the panel that begins with that group.
   void Multiply(int group, int rows, const float* const* inputs, Lanes* acc, int stride) const {
-    MultiplyAny(rows, Vectors(group), inputs, From(group), depth_, acc, stride);
-  }
-
-  // The same of one row and whole panels of `kAlone` groups.
-  void MultiplyAlone(int group, const float* input, Lanes* acc) const {
-    Lanes sums[kAlone];
-    UNROLLED for (int v = 0; v < kAlone; ++v) sums[v] = acc[v];
-    for (int k = 0; k < depth_; ++k) {
-      const Lanes factor = Fill(input[k]);
-      UNROLLED for (int v = 0; v < kAlone; ++v)
-        sums[v] += factor * Load(From(group + v / kVectors * kVectors) + (k * kVectors + v % kVectors) * kLanes);
-    }
-    UNROLLED for (int v = 0; v < kAlone; ++v) acc[v] = sums[v];
+    const size_t group_size = memory_ ? static_cast<size_t>(depth_) * kLanes : kLanes;
+    const size_t next = (memory_ ? Vectors(group) : groups_) * kLanes;
+    MultiplyAny(rows, Vectors(group), inputs, {values_ + group * group_size, next, depth_}, acc, stride);
   }
 
  private:
   int Vectors(int group) const { return std::min(kVectors, groups_ - group); }
-  float* From(int group) const { return &values_[static_cast<size_t>(group) * kLanes * depth_]; }
 
   int depth_ = 0, groups_ = 0;
-  float* values_ = nullptr;
+  const float* values_ = nullptr;
   std::unique_ptr<char[]> memory_;
 };
 
@@ -197,17 +206,28 @@ struct Forward {
   float forget_bias;
   Panels projection, recurrence;         // what inputs and states are multiplied by
 
-  void Pack() {
-    projection.Pack(features, Groups(kGates * units), [this](int k, int group) {
-      return LoadSome(kernel + static_cast<size_t>(k) * kGates * units + Column(group), Count(group));
-    });
+  // A row of the kernel is groups of lanes and nothing more, so that it can be read as it is.
+  bool Whole() const { return kGates * units % kLanes == 0; }
+
+  // What is packed must be read often enough.
+  void Pack(int64_t batch, int64_t steps) {
+    const int groups = Groups(kGates * units);
+    if (Whole() && batch * steps <= kTokens)
+      projection.Take(kernel, features, groups);
+    else
+      projection.Pack(features, groups, [this](int k, int group) {
+        return LoadSome(kernel + static_cast<size_t>(k) * kGates * units + Column(group), Count(group));
+      });
+    if (Whole() && batch == 1) return;
     // Groups are [block of units][gate], so that all four gates of some units come out together.
-    const float* from = kernel + static_cast<size_t>(features) * kGates * units;
-    recurrence.Pack(units, Groups(units) * kGates, [this, from](int k, int group) {
+    recurrence.Pack(units, Groups(units) * kGates, [this](int k, int group) {
       const int gate = group % kGates, unit = group / kGates * kLanes;
-      return LoadSome(from + (static_cast<size_t>(k) * kGates + gate) * units + unit, std::min(kLanes, units - unit));
+      return LoadSome(Recurrence() + (static_cast<size_t>(k) * kGates + gate) * units + unit,
+                      std::min(kLanes, units - unit));
     });
   }
+
+  const float* Recurrence() const { return kernel + static_cast<size_t>(features) * kGates * units; }
 
   void Run(const Part& part) const {
     for (int begin = 0, end = 0; begin < part.Longest(); begin = end) {
@@ -247,23 +267,32 @@ struct Forward {
       before[r] = step ? part.Token(first + r, step - 1) : -1;
       state[r] = step ? hidden + before[r] * units : nullptr;
     }
-    int block = 0;
-    for (; rows == 1 && block + 2 <= Groups(units); block += 2) {
-      Lanes acc[kAlone];
-      for (int b = 0; b < 2; ++b) Start(token[0], block + b, acc + b * kGates);
-      if (step) recurrence.MultiplyAlone(block * kGates, state[0], acc);
-      for (int b = 0; b < 2; ++b) Finish(acc + b * kGates, token[0], before[0], block + b);
-    }
-    for (; block < Groups(units); ++block) {
+    const bool alone = rows == 1 && Whole();
+    if (alone && step) AddState(token[0], state[0]);
+    for (int block = 0; block < Groups(units); ++block) {
       Lanes acc[kRows][kGates];
       for (int r = 0; r < rows; ++r) Start(token[r], block, acc[r]);
-      for (int gate = 0; step && gate < kGates; gate += kVectors)
+      for (int gate = 0; !alone && step && gate < kGates; gate += kVectors)
         recurrence.Multiply(block * kGates + gate, rows, state, &acc[0][gate], kGates);
       for (int r = 0; r < rows; ++r) Finish(acc[r], token[r], before[r], block);
     }
   }
 
-  // What the input gives to the gates of a block of one token.
+  // What the state of a single sequence gives to all gates of a token, by the matrix as it is.
+  void AddState(int64_t token, const float* state) const {
+    const int groups = kGates * units / kLanes, parts = (groups + kAlone - 1) / kAlone;
+    for (int part = 0, group = 0; part < parts; ++part) {
+      const int vectors = (groups - group) / (parts - part);
+      float* gates = activations + token * kGates * units + Column(group);
+      Lanes acc[kAlone];
+      for (int v = 0; v < vectors; ++v) acc[v] = Load(gates + v * kLanes);
+      MultiplyAlone(vectors, state, {Recurrence() + Column(group), static_cast<size_t>(kGates * units), units}, acc);
+      for (int v = 0; v < vectors; ++v) Store(gates + v * kLanes, acc[v]);
+      group += vectors;
+    }
+  }
+
+  // What goes into the gates of a block of one token so far.
   void Start(int64_t token, int block, Lanes* acc) const {
     const int unit = block * kLanes;
     for (int gate = 0; gate < kGates; ++gate)
@@ -381,7 +410,7 @@ class LstmLayer : public OpKernel {
     std::fill_n(Floats(hidden), hidden->NumElements(), 0.0f);
     Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden), Floats(activations), Floats(cells),
                     static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}};
-    forward.Pack();
+    forward.Pack(batch, steps);
     ForEachPart(context, lengths, steps, reverse_, [&](const Part& part) { forward.Run(part); });
   }
 

@@ -89,7 +89,7 @@ def test_the_kernel_equals_the_cell_forward_and_in_every_gradient(kernel, scale,
 @graphs.COMPILED
 @DIRECTIONS
 @pytest.mark.parametrize("texts", [1, 2, 7, 13])
-@pytest.mark.parametrize("units", [1, 15, 16, 17, 70])
+@pytest.mark.parametrize("units", [1, 15, 16, 17, 52, 70])
 def test_the_native_kernel_is_right_at_every_edge_of_its_blocks(units, texts, reverse):
     random = np.random.RandomState(texts)
     lengths = random.randint(0, LENGTH + 1, texts)
