@@ -315,11 +315,12 @@ CASES = collections.OrderedDict([
         "The BiLSTM, one training step", "Three layers over vectors of 200, every text full: forward and the gradient "
         "of every weight and of the input, without embeddings and optimizer.", _lstm_stacks([(32, 128)], train=True))),
     ("lstm_inference", Case(
-        "The BiLSTM, forward", "The same three layers. `native` serves training and this project's own processes; what "
-        "is exported is computed by `block`.", _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False))),
+        "The BiLSTM, forward", "The same three layers. `native` serves training and this project's own processes, the "
+        "predictor too; what is exported holds `block`.",
+        _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False))),
     ("inference", Case(
-        "Teacher and student, ids to one vector a text", "Forward alone, in a session that is kept. An export is "
-        "computed by `block`.", _inference, False, 7)),
+        "Teacher and student, ids to one vector a text", "Forward alone, in a session that is kept. An export "
+        "holds `block`; the predictor computes it by `native` where that is compiled.", _inference, False, 7)),
     ("real_lengths", Case(
         "Teacher and student, texts of real lengths", "The same of 32 texts, as long as reviews are: 11 to 128 "
         "tokens, on average 41.", _real_lengths, False, 3)),

@@ -20,8 +20,10 @@ from absl import flags
 from training import command
 import numpy as np
 import tensorflow.compat.v1 as tf
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from bert.records import SEQUENCE
+from serving import native_graph
 from serving.export import ASSETS
 from serving.export import newest
 from serving.variants import THRESHOLDS
@@ -33,6 +35,7 @@ from training import metrics
 from training.command import UserError
 
 SAVED_MODEL = "saved_model.pb"
+TAGS = [tf.saved_model.tag_constants.SERVING]
 NEEDED = [os.path.join(ASSETS, name) for name in ("labels.txt", "text.json", "vocab.txt")] + [
     os.path.join("variables", "variables.index")]
 BLOCK_BATCHES = 32  # batches that the command reads ahead and sorts by length
@@ -44,6 +47,7 @@ Prediction = collections.namedtuple("Prediction", "label probabilities")
 class Predictor:
     """Loads a SavedModel once and classifies any number of texts, in any number of threads.
 
+    A BiLSTM is computed by our op where that is compiled (`python -m training.native`), in half the time and less.
     For threads with a text each, `shared.SharedPredictor` computes together what waits together.
     """
 
@@ -68,8 +72,9 @@ class Predictor:
         session = tf.Session(graph=tf.Graph())
         with session.graph.as_default():
             try:
-                loaded = tf.saved_model.loader.load(
-                    session, [tf.saved_model.tag_constants.SERVING], export_dir)
+                loader = SavedModelLoader(export_dir)
+                native_graph.use_where_compiled(loader.get_meta_graph_def_from_tags(TAGS).graph_def)
+                loaded = loader.load(session, TAGS)
             except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
                 # Above all: half copied, or made with a later TensorFlow.
                 raise UserError("%s: TensorFlow %s cannot load it: %s" % (export_dir, tf.__version__, str(error)[:300]))

@@ -133,7 +133,7 @@ def _define_device_flags():
         "lstm_kernel", "auto", ["auto", "native", "block", "cell", "cudnn"],
         "What computes a BiLSTM: native, our op, compiled for this CPU; block, TensorFlow's BlockLSTM; cell, its "
         "LSTMCell, slow; cudnn, NVIDIA's, for GPUs, never run where this was written. The same numbers, but for "
-        "rounding. auto: native where --native_ops are, block else. Exports are computed by block.")
+        "rounding. auto: native where --native_ops are, block else. Exports hold block.")
     flags.DEFINE_bool(
         "native_ops", True,
         "Compute by our ops, compiled for this CPU, where a C++ compiler is and no GPU is used: --nonative_ops takes "

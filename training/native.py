@@ -38,6 +38,11 @@ def available():
     return _allowed.get() and _compiles()
 
 
+def ready(source):
+    """Whether this process may compute by a source's ops, and they are compiled: nobody has to wait for them."""
+    return _allowed.get() and os.path.exists(_library(source))
+
+
 @functools.lru_cache(maxsize=None)
 def _compiles():
     try:
@@ -74,9 +79,7 @@ def build(source):
     Raises:
       UserError: there is no compiler, or it fails.
     """
-    compiler = find_compiler()
-    name = os.path.splitext(os.path.basename(source))[0]
-    library = os.path.join(FOLDER, "%s-%s.so" % (name, _key(source)))
+    compiler, library = find_compiler(), _library(source)
     if os.path.exists(library):
         return library
     if not compiler:
@@ -88,6 +91,11 @@ def build(source):
         if done.returncode:
             raise UserError("%s cannot compile %s: %s" % (compiler, source, done.stdout.strip()[:1000]))
     return library
+
+
+def _library(source):
+    name = os.path.splitext(os.path.basename(source))[0]
+    return os.path.join(FOLDER, "%s-%s.so" % (name, _key(source)))
 
 
 def find_compiler():

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from serving.predictor import Predictor
+from student import lstm_layer
 from tests import graphs
 from tests import tiny
 from tests.commands import run as run_command
 from tests.test_run_classifier import predictions
 from tests.test_run_classifier import rows
+from training import native
 from training.command import UserError
 
 TEXTS = [text for _, text in tiny.texts(40, seed=21)]
@@ -38,6 +40,14 @@ def test_texts_of_any_length_together_give_what_each_gives_alone(predictor):
     alone = np.concatenate([predictor.probabilities([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert len({str(row) for row in alone}) > 30
+
+
+@graphs.COMPILED
+def test_our_op_and_tensorflows_give_the_same_answers(exports):
+    native.load(lstm_layer.SOURCE)
+    with native.using(False):
+        expected = Predictor(exports).probabilities(TEXTS)
+    np.testing.assert_allclose(Predictor(exports).probabilities(TEXTS), expected, atol=1e-6)
 
 
 def test_many_threads_each_get_their_own_answer(predictor):
