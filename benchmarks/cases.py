@@ -12,9 +12,13 @@ from training import files
 
 # title, text: for the page; races: function of material.Setting -> list of Race; needs_text: whether they need its
 # texts; repetitions: factor of those in a turn; statistic: what is compared, as of `turns.summary`: the mean where one
-# repetition is not like the other.
-Case = collections.namedtuple("Case", "title text races needs_text repetitions statistic",
-                              defaults=(False, 1, "median"))
+# repetition is not like the other; goals: list of Goal.
+Case = collections.namedtuple("Case", "title text races needs_text repetitions statistic goals",
+                              defaults=(False, 1, "median", ()))
+
+# most: the ratio of times that is asked for; of, against: how the titles of contenders begin, of the same TensorFlow
+# where both say one; race: a part of the titles of the races meant.
+Goal = collections.namedtuple("Goal", "most of against race", defaults=("",))
 
 # work: of a repetition, (amount, unit); contenders: list of Contender, the first is what the others are compared with;
 # sizes: of what grows from one to the next, () where nothing does.
@@ -307,31 +311,38 @@ def _first_prediction(setting):
             for kind in material.TENSORFLOWS if setting.pythons[kind]]
 
 
+_SERVED = [Goal(1.0, "student, %d wide, native" % width, "student, %d wide, ONNX Runtime" % width)
+           for width in (200, 400)]
+
 CASES = collections.OrderedDict([
     ("matrix_product", Case(
         "Matrix products", "What the machine gives, and what TensorFlow gets of it: float32, two threads.",
         _matrix_products)),
     ("lstm_training", Case(
         "The BiLSTM, one training step", "Three layers over vectors of 200, every text full: forward and the gradient "
-        "of every weight and of the input, without embeddings and optimizer.", _lstm_stacks([(32, 128)], train=True))),
+        "of every weight and of the input, without embeddings and optimizer.", _lstm_stacks([(32, 128)], train=True),
+        goals=[Goal(0.8, "native", "PyTorch nn.LSTM")])),
     ("lstm_inference", Case(
         "The BiLSTM, forward", "The same three layers. `native` serves training and this project's own processes, the "
         "predictor too; what is exported holds `block`.",
-        _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False))),
+        _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False),
+        goals=[Goal(1.0, "native", "PyTorch nn.LSTM")])),
     ("inference", Case(
         "Teacher and student, ids to one vector a text", "Forward alone, in a session that is kept. An export "
-        "holds `block`; the predictor computes it by `native` where that is compiled.", _inference, False, 7)),
+        "holds `block`; the predictor computes it by `native` where that is compiled.", _inference, False, 7,
+        goals=[Goal(1 / 20, "student, 200 wide, native", "teacher", "batch 1, L 128"),
+               Goal(1 / 10, "student, 400 wide, native", "teacher", "batch 1, L 128"), *_SERVED])),
     ("real_lengths", Case(
         "Teacher and student, texts of real lengths", "The same of 32 texts, as long as reviews are: 11 to 128 "
-        "tokens, on average 41.", _real_lengths, False, 3)),
+        "tokens, on average 41.", _real_lengths, False, 3, goals=_SERVED)),
     ("encoder", Case(
         "The Transformer, forward", "Ids to one vector a text, against the same matrix products one after the other "
         "with nothing between them: what is beyond 1 is embedding, softmax, GELU, normalization and moving.",
-        _encoder)),
+        _encoder, goals=[Goal(1 / 0.95, "our ops", "its products alone")])),
     ("pretraining", Case(
         "Masked LM, one training step", "Forward, gradients and optimizer, dropout on; the graph of the package "
         "bert-tensorflow has a next-sentence head, a product with one-hot vectors for the segments, and positions "
-        "gathered twice.", _pretraining)),
+        "gathered twice.", _pretraining, goals=[Goal(1.0, "our ops", "Google's graph")])),
     ("intel_threads", Case(
         "Intel's TensorFlow and its threads", "Masked LM, one training step by our ops, with some of OpenMP's "
         "environment variables.", _intel_threads)),
@@ -341,17 +352,24 @@ CASES = collections.OrderedDict([
     ("padding", Case(
         "Padding", "An update has texts of similar length and is as long as the longest. Measured against the same "
         "updates with 128 tokens each: where padding passes for text, as in a model that knows no lengths, and where "
-        "our BiLSTM leaves it out.", _padding, True, 10, "mean")),
+        "our BiLSTM leaves it out.", _padding, True, 10, "mean",
+        # 0.85 of what leaving padding out can give.
+        [Goal(1 / (0.85 * 1.57), "as they are", "128 tokens each", ", labelled"),
+         Goal(1 / (0.85 * 3.07), "as they are", "128 tokens each", "unlabelled")])),
     ("distillation", Case(
         "Distillation", "The paper's student, three terms, labelled and unlabelled texts mixed. PyTorch runs the plain "
         "loop: teacher, student, projections, three losses, Adam, every text padded to L.", _distillation, True, 4,
-        "mean")),
+        "mean", [Goal(1.0, "ours, padded", "PyTorch"),
+                 Goal(1 / 2.5, "ours, tensorflow", "PyTorch", "200 wide"),
+                 Goal(1 / 10, "ours, cached", "PyTorch", "200 wide"),
+                 Goal(1 / 2, "ours, tensorflow", "PyTorch", "400 wide"),
+                 Goal(1 / 5, "ours, cached", "PyTorch", "400 wide")])),
     ("input", Case(
         "Input", "What reading, shuffling and batching costs beside training, every text padded to L 128 so that all "
-        "updates are alike.", _input, True, 20)),
+        "updates are alike.", _input, True, 20, goals=[Goal(1.03, "records", "some batches")])),
     ("replicas", Case(
         "Replicas", "MirroredStrategy on two logical CPUs of one machine against one process with the same batch: what "
-        "replication itself costs.", _replicas, True, 10, "mean")),
+        "replication itself costs.", _replicas, True, 10, "mean", [Goal(1.1, "2 replicas", "1 replicas")])),
     ("growth", Case(
         "Growth", "Time and memory of one more update (or run) as one size grows. The exponents are fitted: 1 is in "
         "proportion, and what does not grow with it (TensorFlow itself, the optimizer) makes them smaller.", _growth,

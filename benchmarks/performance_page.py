@@ -40,6 +40,8 @@ def section(case, result, name, folder):
     lines = ["## %s" % case.title, "", " ".join(filter(None, (case.text, result.get("about_texts")))), ""]
     for race in result["races"]:
         lines += table(race, case.statistic)
+    for goal in case.goals:
+        lines += [told(goal, result["races"], case.statistic), ""]
     lines += ["![%s](%s/%s.svg)" % (case.title, folder, name), ""]
     absent = "; absent: " + ", ".join(result["absent"]) if result["absent"] else ""
     texts = "".join(" --%s=%s" % item for item in result["texts"].items())
@@ -66,6 +68,36 @@ def table(race, statistic="median"):
             exponent(sizes, [found[statistic] for found in times]),
             exponent(sizes, [contender["megabytes"] for contender in race["contenders"]]))]
     return lines + [""]
+
+
+def told(goal, races, statistic="median"):
+    """A line of what was asked for, and whether it was reached; goal: `cases.Goal`."""
+    found = [one for race in races if goal.race in race["title"] for one in _ratios(goal, race, statistic)]
+    missed = ["%.3g (%s)" % one for one in found if one[0] > goal.most]
+    if missed:
+        answer = "Missed in %d of %d: %s" % (len(missed), len(found), "; ".join(missed))
+    else:
+        answer = "Reached: %s" % ", ".join("%.3g" % ratio for ratio, _ in found) if found else "Not measured"
+    where = ", %s" % goal.race.strip(", ") if goal.race else ""
+    return "Goal: `%s` in at most %.3g of the time of `%s`%s. %s." % (
+        goal.of, goal.most, goal.against, where, answer)
+
+
+def _ratios(goal, race, statistic):
+    """Yields (ratio, what it is of) for each contender that a goal is for."""
+    def times(beginning):
+        return {contender["title"]: contender["seconds"][statistic] for contender in race["contenders"]
+                if contender["title"].startswith(beginning)}
+
+    others = times(goal.against)
+    of_kind = {_kind(title): seconds for title, seconds in others.items()}
+    for title, seconds in times(goal.of).items() if others else ():
+        yield seconds / of_kind.get(_kind(title), next(iter(others.values()))), "%s: %s" % (race["title"], title)
+
+
+def _kind(title):
+    """The TensorFlow of a contender, where its title says one."""
+    return title.rsplit(", ", 1)[-1]
 
 
 def exponent(sizes, values):
