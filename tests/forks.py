@@ -81,4 +81,5 @@ def _open_streams(*paths):
     for number, path in enumerate(paths):
         os.dup2(os.open(path, flags if number else os.O_RDONLY), number)
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8") for number, mode in enumerate(("r", "w", "w")))
+        open(number, mode, buffering, encoding="utf-8") for number, (mode, buffering) in enumerate((
+            ("r", -1), ("w", -1), ("w", 1))))  # errors line by line, as Python tells them

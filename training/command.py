@@ -135,7 +135,7 @@ def one_line_errors():
     except UserError as error:
         fail(str(error))
     except interruption.Interrupted as stop:
-        _end("stopped by %s; the same command goes on from what is done" % stop, 128 + stop.number)
+        _end(str(stop), stop.code)
     except BrokenPipeError:
         if not _nobody_reads(sys.stdout):
             raise

@@ -1,7 +1,11 @@
 """SIGTERM and Ctrl-C: a command ends in order, says how to go on, and its exit code says why."""
 
 import contextlib
+import os
 import signal
+import socket
+import sys
+import threading
 import time
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -21,8 +25,9 @@ class Interrupted(BaseException):
     """
 
     def __init__(self, number):
-        super().__init__(signal.Signals(number).name)
+        super().__init__("stopped by %s; the same command goes on from what is done" % signal.Signals(number).name)
         self.number = number
+        self.code = 128 + number
 
 
 def install():
@@ -36,6 +41,35 @@ def leave_to_parent():
     """For a worker process: Ctrl-C, which the whole group gets, is its parent's to answer, and SIGTERM ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def end_if_stuck(seconds):
+    """Lets a signal end this process when the main thread waits for another machine inside TensorFlow.
+
+    Python hears of a signal there only when TensorFlow comes back, which may be never.
+
+    Args:
+      seconds: that Python has for its answer to the first signal, or for its end after a later one.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    signal.set_wakeup_fd(told.fileno())  # written to at once, whatever the main thread does
+    threading.Thread(target=_end_if_stuck, args=(heard, told, seconds), daemon=True).start()
+
+
+def _end_if_stuck(heard, _told, seconds):
+    first = None
+    while True:
+        number, now = ord(heard.recv(1)), time.time()
+        if number not in SIGNALS:
+            continue
+        time.sleep(seconds)
+        if not pending() or first and now - first > SAME_REQUEST:
+            stop = Interrupted(number)
+            sys.stderr.write("%s: %s\n" % (os.path.basename(sys.argv[0]), stop))
+            sys.stderr.flush()
+            os._exit(stop.code)
+        first = first or now
 
 
 def _come(number, _):

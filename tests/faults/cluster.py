@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import time
 
 from tests import commands
@@ -44,7 +45,7 @@ def trial(world, _, number):
 
 
 def waiting(world, _, number):
-    """One worker alone says for whom it waits; returns 1."""
+    """One worker alone says for whom it waits, and ends when it is asked to; returns 1."""
     worlds.prepare(world, JOB, processes.succeed)
     folder = world.at("cluster_alone")
     shutil.rmtree(folder, ignore_errors=True)
@@ -52,9 +53,13 @@ def waiting(world, _, number):
     until = time.time() + 120
     while "waiting for" not in worker.said() and time.time() < until:
         time.sleep(0.5)
-    worker.kill(group=True)
     if "waiting for" not in worker.said():
+        worker.kill(group=True)
         raise processes.Failed("silence: " + worker.last_line())
+    worker.ask(signal.SIGTERM)
+    code = worker.end()
+    if code != 143:
+        raise processes.Failed("code %d: %s" % (code, worker.last_line()))
     return 1
 
 
