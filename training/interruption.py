@@ -43,33 +43,32 @@ def leave_to_parent():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def end_if_stuck(seconds):
+def end_if_stuck(answer_seconds, end_seconds):
     """Lets a signal end this process when the main thread waits for another machine inside TensorFlow.
 
     Python hears of a signal there only when TensorFlow comes back, which may be never.
 
     Args:
-      seconds: that Python has for its answer to the first signal, or for its end after a later one.
+      answer_seconds: that Python has to hear of the signal.
+      end_seconds: that it then has to end in order.
     """
     heard, told = socket.socketpair()
     told.setblocking(False)
     signal.set_wakeup_fd(told.fileno())  # written to at once, whatever the main thread does
-    threading.Thread(target=_end_if_stuck, args=(heard, told, seconds), daemon=True).start()
+    threading.Thread(target=_end_if_stuck, args=(heard, told, answer_seconds, end_seconds), daemon=True).start()
 
 
-def _end_if_stuck(heard, _told, seconds):
-    first = None
-    while True:
-        number, now = ord(heard.recv(1)), time.time()
-        if number not in SIGNALS:
-            continue
-        time.sleep(seconds)
-        if not pending() or first and now - first > SAME_REQUEST:
-            stop = Interrupted(number)
-            sys.stderr.write("%s: %s\n" % (os.path.basename(sys.argv[0]), stop))
-            sys.stderr.flush()
-            os._exit(stop.code)
-        first = first or now
+def _end_if_stuck(heard, _told, answer_seconds, end_seconds):
+    number = None
+    while number not in SIGNALS:
+        number = ord(heard.recv(1))
+    time.sleep(answer_seconds)
+    if pending():
+        time.sleep(end_seconds)
+    stop = Interrupted(number)
+    sys.stderr.write("%s: %s\n" % (os.path.basename(sys.argv[0]), stop))
+    sys.stderr.flush()
+    os._exit(stop.code)
 
 
 def _come(number, _):

@@ -16,7 +16,7 @@ from training import saved
 from training.command import UserError
 
 WAITING_SECONDS = 30.0  # between two lines about workers that do not come
-ANSWER_SECONDS = 10.0  # after a signal, before a worker that only waits for others ends at once
+ANSWER_SECONDS, END_SECONDS = 10.0, 30.0  # of a worker that was asked to end, see interruption.end_if_stuck
 BF16_UNITS = {"amx_bf16", "avx512_bf16"}
 
 
@@ -50,7 +50,7 @@ def distribution_strategy(num_gpus=0, num_cpu_replicas=1):
         if num_gpus != len(found):
             raise UserError("--num_gpus=%d: a worker of a TF_CONFIG cluster uses all GPUs that it sees, here "
                             "%d; CUDA_VISIBLE_DEVICES makes them fewer" % (num_gpus, len(found)))
-        interruption.end_if_stuck(ANSWER_SECONDS)
+        interruption.end_if_stuck(ANSWER_SECONDS, END_SECONDS)
         threading.Thread(target=_tell_who_is_missing, args=(cluster.others(),), daemon=True).start()
         return tf.distribute.experimental.MultiWorkerMirroredStrategy(), devices
     if count > 1:

@@ -65,29 +65,27 @@ def test_a_signal_that_comes_twice_at_once_is_one_request_and_later_it_is_anothe
 
 
 # Waits for a lock of C's that it holds itself: no signal brings it back to Python.
-STUCK = ("import ctypes, threading\n"
-         "interruption.end_if_stuck(0.3)\n"
-         "threading.Timer(0.2, os.kill, [os.getpid(), %d]).start()\n"
-         "%s"
+STUCK = ("import ctypes\n"
          "lock = ctypes.create_string_buffer(64)\n"
          "for _ in range(2):\n    ctypes.CDLL(None).pthread_mutex_lock(lock)")
 
 
 @pytest.mark.parametrize("number, code", BOTH)
 def test_who_waits_outside_of_python_is_ended_by_a_signal_all_the_same(number, code):
-    found = run(STUCK % (number, ""))
+    found = run("import threading\ninterruption.end_if_stuck(0.3, 60.0)\n"
+                "threading.Timer(0.2, os.kill, [os.getpid(), %d]).start()\n%s" % (number, STUCK))
     assert found.code == code and found.err.startswith("-c: stopped by %s; the same" % signal.Signals(number).name)
 
 
-def test_who_has_begun_to_answer_and_got_stuck_is_ended_by_a_second_signal():
-    again = "tell(15)\nthreading.Timer(1.5, os.kill, [os.getpid(), 15]).start()\n"
-    found = run("with interruption.deferred():\n    " + (STUCK % (15, again)).replace("\n", "\n    "))
+def test_who_has_begun_to_answer_a_signal_and_then_waits_outside_of_python_is_ended():
+    found = run("interruption.end_if_stuck(0.1, 0.3)\nwith interruption.deferred():\n    tell(15)\n    print('heard')\n"
+                "    %s" % STUCK.replace("\n", "\n    "))
     assert found.code == 143 and found.err.startswith("-c: stopped by SIGTERM; ")
 
 
-def test_who_is_not_stuck_ends_in_order():
-    found = run("interruption.end_if_stuck(0.1)\nwith interruption.deferred():\n    tell(15)\n    time.sleep(0.5)\n"
-                "    print('in order')")
+def test_who_answers_a_signal_has_time_to_end_in_order():
+    found = run("interruption.end_if_stuck(0.1, 60.0)\nwith interruption.deferred():\n    tell(15)\n"
+                "    time.sleep(0.5)\n    print('in order')")
     assert (found.code, found.out) == (143, "in order\n")
 
 
