@@ -81,9 +81,10 @@ def main():
     world = worlds.World(os.path.abspath(values.output_dir))
     tally_dir = values.tally_dir or values.output_dir
     tally = tallies.Tally(tally_dir, runtime.tf.__version__)
-    chosen = [name for name in everything() if not values.only or name.startswith(tuple(values.only))]
+    possible = [name for name in everything() if importlib.util.find_spec("atheris") or not name.startswith("guided_")]
+    chosen = [name for name in possible if not values.only or name.startswith(tuple(values.only))]
     if not chosen:
-        raise UserError("--only=%s: no such fault; there are %s" % (",".join(values.only), ", ".join(everything())))
+        raise UserError("--only=%s: no such fault; there are %s" % (",".join(values.only), ", ".join(possible)))
     for name in chosen:
         enough = min(values.trials, cases()[name].enough or values.trials) if name in cases() else 1
         for number in range(2 * enough):
@@ -98,9 +99,8 @@ def main():
 
 def everything():
     """The names of all faults."""
-    guided = fuzz.READERS if importlib.util.find_spec("atheris") else ()
     return [*cases(), *("fuzz_" + name for name in [*fuzz.READERS, "batch_predict"]),
-            *("guided_" + name for name in guided), "soak_distillation", "soak_prediction"]
+            *("guided_" + name for name in fuzz.READERS), "soak_distillation", "soak_prediction"]
 
 
 def _trial(world, name, number, values):
