@@ -7,6 +7,7 @@ Needs the packages onnx and onnxruntime (requirements-export.txt).
 """
 
 import contextlib
+import importlib.util
 import io
 import os
 import tempfile
@@ -19,7 +20,6 @@ from training import files
 try:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 except ImportError:
     onnx = None
 
@@ -31,7 +31,8 @@ LOWEST = -1e9  # added to padding before a maximum
 
 def check_packages():
     """Raises UserError where a package is missing."""
-    command.check_packages(onnx is not None, "--export_formats=onnx", "onnx", "onnxruntime")
+    there = onnx is not None and importlib.util.find_spec("onnxruntime") is not None
+    command.check_packages(there, "--export_formats=onnx", "onnx", "onnxruntime")
 
 
 def write(path, recurrent, kind="float32"):
@@ -51,6 +52,8 @@ def write(path, recurrent, kind="float32"):
 
 
 def _quantized(content):
+    # Not above: this imports SymPy, two seconds that every command would wait.
+    from onnxruntime.quantization import QuantType, quantize_dynamic
     with tempfile.TemporaryDirectory() as folder:
         given, made = os.path.join(folder, "float32.onnx"), os.path.join(folder, "int8.onnx")
         files.write_bytes(given, content)

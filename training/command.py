@@ -31,7 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HELP = ("--help", "-help", "-h", "-?")
 
 if set(HELP) & set(sys.argv[1:]):
-    stand_in.install("tensorflow", "sklearn", "matplotlib", "apache_beam", "jieba", "onnx", "onnxruntime")
+    stand_in.install("tensorflow", "sklearn", "matplotlib", "apache_beam", "jieba", "onnx")
 
 
 def run(main, define_flags, writes=None):
