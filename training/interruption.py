@@ -21,12 +21,11 @@ class Interrupted(BaseException):
     """A signal asked this process to end.
 
     Attributes:
-      number: the signal's.
+      code: what the process is to end with, 128 and the signal's number.
     """
 
     def __init__(self, number):
         super().__init__("stopped by %s; the same command goes on from what is done" % signal.Signals(number).name)
-        self.number = number
         self.code = 128 + number
 
 

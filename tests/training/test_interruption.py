@@ -17,6 +17,7 @@ def run(code):
              "command.run(main, lambda: None)\n")
     done = subprocess.run([sys.executable, "-c", begin % code.replace("\n", "\n    ")], cwd=commands.CHECKOUT,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          timeout=60,
                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # even behind a shell
     return commands.Result(done.returncode, done.stdout, done.stderr)
 
