@@ -36,6 +36,7 @@ from bert import hugging_face
 from bert.optimization import is_of_optimizer
 from training import files
 from training import lock
+from training import run_folder
 from training import saved
 from training.command import UserError
 
@@ -62,13 +63,14 @@ def find_model(path, flag):
       ModelFiles.
 
     Raises:
-      UserError: no checkpoint is there, or it is damaged.
+      UserError: no checkpoint is there, or it is damaged, or a run's vocabulary is.
     """
     checkpoint = _checkpoint_in(path, flag) if os.path.isdir(path) else FILE_END.sub("", path)
     if not os.path.exists(checkpoint + ".index"):
         raise UserError("--%s=%s: no such folder, and no checkpoint (%s.index is missing)" % (flag, path, checkpoint))
     saved.verify(checkpoint)
     folder = folder_of(checkpoint)
+    run_folder.verify_vocabulary(folder)
 
     def beside(*names):
         found = [os.path.join(folder, name) for name in names if os.path.exists(os.path.join(folder, name))]

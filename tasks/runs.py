@@ -297,7 +297,7 @@ def _start(values, model):
 def _begin(folder, run, model, contents):
     texts = dict(contents, **{"config.json": files.to_json(dataclasses.asdict(model.config))})
     contents = {name: text.encode("utf-8") for name, text in texts.items()}
-    contents["vocab.txt"] = files.read_bytes(model.files.vocab_file)
+    contents[run_folder.VOCABULARY] = files.read_bytes(model.files.vocab_file)
     contents[run_folder.COMMAND] = (" ".join(map(shlex.quote, ["python", *sys.argv])) + "\n").encode("utf-8")
     run_folder.begin(folder, run.settings, contents)
 

@@ -7,6 +7,7 @@ from training.command import UserError
 
 SETTINGS, EVALUATIONS, FINISHED = "run.json", "evaluations.json", "finished.json"
 STAGES = "stages.json"
+VOCABULARY = "vocab.txt"  # its digest is a setting
 STOPPED = "stopped.json"
 COMMAND = "command.txt"  # as it was typed when the run was begun
 BEST_FIGURES = os.path.join("best", "figures.json")
@@ -21,15 +22,30 @@ def begin(folder, settings, contents):
       contents: dict of name of a file in the folder -> its bytes.
 
     Raises:
-      UserError: the folder holds a run with other settings.
+      UserError: the folder holds a run with other settings, or its vocabulary is damaged.
     """
     path = os.path.join(folder, SETTINGS)
     if os.path.exists(path):
         _check_same(folder, files.read_json(path), settings)
+        verify_vocabulary(folder)
         return
     for name, content in contents.items():
         files.write_bytes(os.path.join(folder, name), content)
     files.write_json(path, settings)
+
+
+def verify_vocabulary(folder):
+    """Raises UserError where a run's vocabulary is not the one that it was begun with.
+
+    A character in another's place would pass for a vocabulary. Folders that are no run's are not looked at.
+    """
+    settings, path = os.path.join(folder, SETTINGS), os.path.join(folder, VOCABULARY)
+    if not (os.path.exists(settings) and os.path.exists(path)):
+        return
+    begun = files.read_json(settings).get("vocabulary")
+    if begun and files.digest(path) != begun:
+        raise UserError("%s: damaged: not the vocabulary that the run was begun with; copy that one here again"
+                        % path)
 
 
 def _check_same(folder, old, new):

@@ -85,6 +85,12 @@ def test_a_run_folder_may_be_called_best(run_folder):
     assert checkpoints.find_model(str(best), "x") == files_of(best, best / "best" / "model.ckpt")
 
 
+def test_a_run_whose_vocabulary_is_not_the_one_it_was_begun_with_is_refused(run_folder):
+    (run_folder / "run.json").write_text('{"vocabulary": "another"}')
+    with pytest.raises(UserError, match="vocab.txt: damaged: not the vocabulary that the run was begun with"):
+        checkpoints.find_model(str(run_folder), "init_checkpoint")
+
+
 @pytest.fixture
 def unread(monkeypatch):
     """Lets empty files be checkpoints."""

@@ -33,7 +33,7 @@ def trial(world, _, number):
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(whole, folder)
     command = worlds.JOBS[JOB].command(world, folder)
-    victim = random_.choice(["checkpoint", "checkpoint", "records", "json"])
+    victim = random_.choice(["checkpoint", "checkpoint", "records", "json", "vocabulary"])
     if victim == "checkpoint":
         last = saved.last(folder)
         path = last + random_.choice([".index", ".data-00000-of-00001"])
@@ -53,6 +53,10 @@ def trial(world, _, number):
         kill.same(world, JOB, folder)
     elif victim == "records":
         path = random_.choice(sorted(glob.glob(os.path.join(folder, "records", "*.tfrecord"))))
+        harm(path, random_.choice(KINDS), random_)
+        processes.refuse(command, log, path)
+    elif victim == "vocabulary":
+        path = os.path.join(folder, "vocab.txt")
         harm(path, random_.choice(KINDS), random_)
         processes.refuse(command, log, path)
     else:

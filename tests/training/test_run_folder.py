@@ -25,6 +25,16 @@ def test_a_run_that_goes_on_leaves_its_files_as_they_are(tmp_path):
     assert (tmp_path / "vocab.txt").read_text() == "a\n" and not (tmp_path / "more.txt").exists()
 
 
+def test_a_vocabulary_in_which_one_character_is_another_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("字\n")
+    settings = dict(SETTINGS, vocabulary=files.digest(str(tmp_path / "vocab.txt")))
+    run_folder.begin(str(tmp_path), settings, {})
+    run_folder.begin(str(tmp_path), settings, {})
+    (tmp_path / "vocab.txt").write_text("学\n")
+    with pytest.raises(UserError, match="vocab.txt: damaged: not the vocabulary that the run was begun with"):
+        run_folder.begin(str(tmp_path), settings, {})
+
+
 @pytest.mark.parametrize("name, value, told", [
     ("learning_rate", 0.2, "learning_rate=0.1, now it is 0.2"), ("labels", "x", "labels=None, now it is x"),
     ("hidden_weights", ["1"], "hidden_weights=['1', '2'], now it is ['1']")])
