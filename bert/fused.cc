@@ -307,8 +307,7 @@ class BertSoftmax : public WithDraws {
       for (int lane = count; lane < kLanes; ++lane) sum[lane] = most[lane];
       most = sum > most ? sum : most;
     });
-    float largest = most[0];
-    for (int lane = 1; lane < kLanes; ++lane) largest = most[lane] > largest ? most[lane] : largest;
+    const float largest = MostOf(most);
     ByLanes(length, [&](int64_t place, int count) {
       Lanes power = Exp(LoadSome(to + place, count) - largest);
       for (int lane = count; lane < kLanes; ++lane) power[lane] = 0.0f;

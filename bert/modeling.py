@@ -13,6 +13,7 @@ import math
 
 import tensorflow.compat.v1 as tf
 
+from bert import attention
 from bert import fused
 from bert.randomness import dropout
 from bert.randomness import new_variable
@@ -152,27 +153,26 @@ class BertModel:
         bias = (tf.cast(input_mask, tf.float32)[:, None, None, :] - 1.0) * 10000.0
         hidden = dropout(self._embedding_output, self._hidden_dropout, "embeddings")
         hidden = self._widen(tf.reshape(hidden, [-1, config.embedding_size]))
-        self._all_encoder_layers, self._attention_scores = [], []
+        self._all_encoder_layers, self._scored = [], []
         for layer in range(config.num_hidden_layers):
             with self._layer_scope(layer):
-                hidden = self._transform(layer, hidden, bias, batch_size, length)
+                hidden = self._transform(layer, hidden, bias)
                 self._all_encoder_layers.append(tf.reshape(hidden, [batch_size, length, config.hidden_size]))
 
-    def _transform(self, layer, hidden, bias, batch_size, length):
+    def _transform(self, layer, hidden, bias):
         """What a layer, counted from 0, makes of float32 [M, H]; called in its scope."""
-        return self._layer(hidden, bias, batch_size, length, self._dropout_site(layer))
+        return self._layer(hidden, bias, self._dropout_site(layer))
 
-    def apply_layer(self, layer, hidden, bias, batch_size, length):
+    def apply_layer(self, layer, hidden, bias):
         """Applies a layer of this model once more, to float32 [M, H] from elsewhere; its variables are the same.
 
         Args:
           layer: counted from 0.
           hidden: float32 [M, H], M = B S.
           bias: float32 [B, 1, 1, S], added to scores before the softmax.
-          batch_size, length: B and S.
         """
         with tf.variable_scope(self._encoder_scope, reuse=True), self._layer_scope(layer):
-            return self._transform(layer, hidden, bias, batch_size, length)
+            return self._transform(layer, hidden, bias)
 
     def _widen(self, embedded):
         """From the word table's width to that of the layers, [M, E] -> [M, H]; BERT's are the same."""
@@ -187,11 +187,11 @@ class BertModel:
         del layer
         return "dropout"
 
-    def _layer(self, hidden, bias, batch_size, length, site):
+    def _layer(self, hidden, bias, site):
         """One Transformer layer over float32 [M, H]."""
         config, names = self._config, self._layer_names
         with tf.variable_scope(names.attention):
-            context = self._attend(hidden, bias, batch_size, length, site)
+            context = self._attend(hidden, bias, site)
         attended = self._add(context, hidden, names.attention_output, names.attention_norm, site)
         wide = dense(attended, config.intermediate_size, names.intermediate + "/dense", self._draw)
         wide = activation(config.hidden_act)(wide)
@@ -203,22 +203,13 @@ class BertModel:
         gamma, beta = norm_variables(self._config.hidden_size, norm)
         return fused.add_norm(mapped, residual, gamma, beta, self._hidden_dropout, "%s/%s" % (scope, site))
 
-    def _attend(self, hidden, bias, batch_size, length, site):
+    def _attend(self, hidden, bias, site):
         """Multi-head self-attention, [M, H] -> [M, H]."""
         heads = self._config.num_attention_heads
-        width = self._config.hidden_size // heads
-
-        def project(name):
-            projected = dense(hidden, heads * width, name, self._draw)
-            return tf.transpose(tf.reshape(projected, [batch_size, length, heads, width]), [0, 2, 1, 3])
-
-        query, key, value = project("query"), project("key"), project("value")  # [B, A, S, D]
-        # Scaled before the product: a query is S / D times smaller than its scores.
-        scores = tf.matmul(query * (1.0 / math.sqrt(width)), key, transpose_b=True)  # [B, A, S, S]
-        self._attention_scores.append(scores)
-        probabilities = fused.softmax(scores, bias, self._attention_dropout, site)
-        context = tf.matmul(probabilities, value)  # [B, A, S, D]
-        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [batch_size * length, heads * width])
+        query, key, value = [dense(hidden, self._config.hidden_size, name, self._draw)
+                             for name in ("query", "key", "value")]
+        self._scored.append((query, key, bias, heads))
+        return attention.attend(query, key, value, bias, heads, self._attention_dropout, site)
 
     def _variable(self, name, shape):
         return new_variable(name, shape, self._draw)
@@ -261,7 +252,8 @@ class BertModel:
 
     def get_attention_scores(self):
         """List of float32 [B, A, S, S]: scaled products of query and key, before mask and softmax."""
-        return self._attention_scores
+        # Made when asked for: our op for attention has none to give away.
+        return [attention.scores(*scored) for scored in self._scored]
 
 
 def dense(inputs, units, name, draw):

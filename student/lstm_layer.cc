@@ -16,116 +16,12 @@
 
 #include "training/lanes.h"
 #include "training/ops.h"
+#include "training/products.h"
 
 namespace {
 
-// So many sums stay in registers beside a row of a panel and what that is multiplied by.
-constexpr int kRows = 6;
-#ifdef __AVX512F__
-constexpr int kVectors = 4;  // of 32 registers
-#else
-constexpr int kVectors = 2;  // of 16
-#endif
 constexpr int kGates = 4;
-constexpr int kAlone = 12;   // sums of a single row: fewer would wait for each other
-constexpr int kTokens = 128; // whose gates a thread makes at once
-
-// Loops over sums that are to stay in registers; what is unrolled later has been through the stack.
-#define UNROLLED _Pragma("GCC unroll 16")
-
-inline int Groups(int columns) { return (columns + kLanes - 1) / kLanes; }
-
-// Some columns of a matrix: `depth` rows, of which one begins `next` floats after the other.
-struct Columns {
-  const float* values;
-  size_t next;
-  int depth;
-};
-
-// acc[r][v] += sum over k of inputs[r][k] * columns[k][v], for groups of lanes v; a row of acc has `stride` of them.
-template <int rows, int vectors>
-inline void Multiply(const float* const* inputs, Columns columns, Lanes* acc, int stride) {
-  Lanes sums[rows][vectors];
-  UNROLLED for (int r = 0; r < rows; ++r)
-    UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] = acc[r * stride + v];
-  for (int k = 0; k < columns.depth; ++k) {
-    Lanes row[vectors];
-    UNROLLED for (int v = 0; v < vectors; ++v) row[v] = Load(columns.values + k * columns.next + v * kLanes);
-    UNROLLED for (int r = 0; r < rows; ++r) {
-      const Lanes factor = Fill(inputs[r][k]);
-      UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] += factor * row[v];
-    }
-  }
-  UNROLLED for (int r = 0; r < rows; ++r)
-    UNROLLED for (int v = 0; v < vectors; ++v) acc[r * stride + v] = sums[r][v];
-}
-
-template <int vectors, int most = kRows>
-inline void MultiplyRows(int rows, const float* const* inputs, Columns columns, Lanes* acc, int stride) {
-  if (rows == most) return Multiply<most, vectors>(inputs, columns, acc, stride);
-  MultiplyRows<vectors, (most > 1 ? most - 1 : 1)>(rows, inputs, columns, acc, stride);
-}
-
-template <int most = kVectors>
-inline void MultiplyAny(int rows, int vectors, const float* const* inputs, Columns columns, Lanes* acc, int stride) {
-  if (vectors == most) return MultiplyRows<most>(rows, inputs, columns, acc, stride);
-  MultiplyAny<(most > 1 ? most - 1 : 1)>(rows, vectors, inputs, columns, acc, stride);
-}
-
-// The same of one row.
-template <int most = kAlone>
-inline void MultiplyAlone(int vectors, const float* input, Columns columns, Lanes* acc) {
-  if (vectors == most) return Multiply<1, most>(&input, columns, acc, most);
-  MultiplyAlone<(most > 1 ? most - 1 : 1)>(vectors, input, columns, acc);
-}
-
-// A matrix [depth, groups of lanes], as it is, or packed so that a product reads it from its beginning to its end:
-// [panel][k][group][lane], `kVectors` groups a panel, the last one may have fewer.
-class Panels {
- public:
-  // lanes_of(k, group)
-  template <typename LanesOf>
-  void Pack(int depth, int groups, LanesOf lanes_of) {
-    const size_t size = static_cast<size_t>(depth) * groups * kLanes * sizeof(float);
-    size_t room = size + sizeof(Lanes);
-    memory_.reset(new char[room]);
-    void* begin = memory_.get();  // a vector across two lines of the cache is read twice
-    float* values = static_cast<float*>(std::align(sizeof(Lanes), size, begin, room));
-    Take(values, depth, groups);
-    for (int k = 0; k < depth; ++k)  // in the order in which rows are read
-      ForEach([&](int group, int vectors) {
-        float* to = values + (static_cast<size_t>(group) * depth + static_cast<size_t>(k) * vectors) * kLanes;
-        for (int v = 0; v < vectors; ++v) Store(to + v * kLanes, lanes_of(k, group + v));
-      });
-  }
-
-  // The matrix as it is.
-  void Take(const float* values, int depth, int groups) {
-    values_ = values;
-    depth_ = depth;
-    groups_ = groups;
-  }
-
-  // work(first group, groups) for each panel.
-  template <typename Work>
-  void ForEach(Work work) const {
-    for (int group = 0; group < groups_; group += kVectors) work(group, Vectors(group));
-  }
-
-  // acc[r][v] += inputs [rows, depth] times the panel that begins with that group.
-  void Multiply(int group, int rows, const float* const* inputs, Lanes* acc, int stride) const {
-    const size_t group_size = memory_ ? static_cast<size_t>(depth_) * kLanes : kLanes;
-    const size_t next = (memory_ ? Vectors(group) : groups_) * kLanes;
-    MultiplyAny(rows, Vectors(group), inputs, {values_ + group * group_size, next, depth_}, acc, stride);
-  }
-
- private:
-  int Vectors(int group) const { return std::min(kVectors, groups_ - group); }
-
-  int depth_ = 0, groups_ = 0;
-  const float* values_ = nullptr;
-  std::unique_ptr<char[]> memory_;
-};
+constexpr int kTokens = 128;  // whose gates a thread makes at once
 
 // The sequences that one thread runs, by falling length, and where the token of each step stands.
 class Part {
@@ -186,17 +82,6 @@ void ForEachPart(OpKernelContext* context, const Tensor& lengths, int64_t steps,
   };
   if (parts == 1) return run(0, 1);
   ForRanges(context, parts, int64_t{1} << 30, run);  // a cost that gives each part to a thread of its own
-}
-
-// Runs `work(first row, rows)` over blocks of rows.
-template <typename Work>
-inline void ByRows(int active, Work work) {
-  const int blocks = (active + kRows - 1) / kRows;
-  for (int block = 0, first = 0; block < blocks; ++block) {  // of nearly equal size: few rows use a panel badly
-    const int rows = (active - first) / (blocks - block);
-    work(first, rows);
-    first += rows;
-  }
 }
 
 struct Forward {

@@ -13,6 +13,9 @@ constexpr int kLanes = 16;
 constexpr int kLanes = 8;
 #endif
 
+// Loops over sums that are to stay in registers; what is unrolled later has been through the stack.
+#define UNROLLED _Pragma("GCC unroll 16")
+
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef float Unaligned __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
@@ -80,11 +83,45 @@ inline Lanes Exp(Lanes x) {
   return given == given ? result : given;
 }
 
+// Lanes of one vector and, counted on from kLanes, of another: the i-th is number place(i).
+template <typename Place>
+inline Lanes Chosen(Lanes one, Lanes other, Place place) {
+  Bits places;
+  UNROLLED for (int lane = 0; lane < kLanes; ++lane) places[lane] = place(lane);  // a constant, when unrolled
+  return __builtin_shuffle(one, other, places);
+}
+
+// A square of lanes, [kLanes] vectors, becomes its transpose: its quarters are, and then two of them change places.
+template <int half = kLanes / 2>
+inline void Transpose(Lanes* square) {
+  UNROLLED for (int row = 0; row < kLanes; ++row) {
+    if (row & half) continue;
+    const Lanes one = square[row], other = square[row + half];
+    square[row] = Chosen(one, other, [](int lane) { return lane & half ? lane - half + kLanes : lane; });
+    square[row + half] = Chosen(one, other, [](int lane) { return lane & half ? lane + kLanes : lane + half; });
+  }
+  if (half > 1) Transpose<(half > 1 ? half / 2 : 1)>(square);
+}
+
+// Each lane beside the one that is `half` away.
+template <int half>
+inline Lanes Across(Lanes lanes) {
+  return Chosen(lanes, lanes, [](int lane) { return lane ^ half; });
+}
+
+// The largest of all lanes; of NaN it may be any.
+template <int half = kLanes / 2>
+inline float MostOf(Lanes lanes) {
+  const Lanes others = Across<half>(lanes);
+  lanes = lanes > others ? lanes : others;
+  return half > 1 ? MostOf<(half > 1 ? half / 2 : 1)>(lanes) : lanes[0];
+}
+
 // The sum of all lanes, in halves.
+template <int half = kLanes / 2>
 inline float SumOf(Lanes lanes) {
-  for (int half = kLanes / 2; half; half /= 2)
-    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-  return lanes[0];
+  lanes += Across<half>(lanes);
+  return half > 1 ? SumOf<(half > 1 ? half / 2 : 1)>(lanes) : lanes[0];
 }
 
 #endif  // TRAINING_LANES_H_

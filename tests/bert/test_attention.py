@@ -1,0 +1,105 @@
+"""The op of attention.cc against the same by products: forward, gradients, any shape."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from bert import attention
+from tests import graphs
+from tests.bert.both_ops import both, same, values
+from tests.graphs import run
+from training import native
+
+pytestmark = graphs.COMPILED
+
+
+def attended(lengths, length, heads):
+    """Function of query, key and value for `both`; lengths: real tokens of each text."""
+    mask = np.arange(length) < np.array(lengths)[:, None]
+    bias = np.where(mask, 0.0, -10000.0)[:, None, None, :].astype(np.float32)
+    return lambda *given: attention.attend(*given, tf.constant(bias), heads, 0.0, "")
+
+
+def drawn(rows, width, scale=1.0):
+    return [values(rows, width, scale=scale, seed=seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("width", [1, 5, 16, 26, 64, 100])
+@pytest.mark.parametrize("length", [1, 6, 15, 16, 17, 64, 100])
+def test_any_length_and_width_of_a_head(length, width):
+    same(attended([length, max(1, length // 2)], length, 3), *drawn(2 * length, 3 * width), atol=2e-5)
+
+
+def test_more_heads_than_are_packed_at_once():
+    length, width = 128, 64
+    heads = (1 << 18) // (2 * length * width) + 1
+    same(attended([length], length, heads), *drawn(length, heads * width), atol=2e-5)
+
+
+def test_what_stands_at_padding_is_not_looked_at():
+    length, heads = 20, 2
+    given = drawn(length, heads * 16)
+    changed = [array.copy() for array in given]
+    for array in changed[1:]:
+        array[7:] = 3.0
+
+    def context(arrays):
+        return run(lambda: attended([7], length, heads)(*map(tf.constant, arrays)))
+
+    np.testing.assert_array_equal(context(given), context(changed))
+
+
+def test_where_everything_is_padding_all_places_are_alike():
+    query, key, value = drawn(5, 32)
+    found, *_ = same(attended([0], 5, 2), query, key * 0.0, value, atol=2e-5)
+    np.testing.assert_allclose(found, np.broadcast_to(value.mean(axis=0), [5, 32]), atol=1e-5)
+
+
+def test_scores_that_differ_by_more_than_a_float_can_tell():
+    found, *_ = same(attended([9], 9, 1), *drawn(9, 16, scale=40.0), rtol=1e-4, atol=1e-2)
+    assert np.isfinite(found).all()
+
+
+def test_nan_stays_in_its_text_and_head():
+    length, heads = 10, 2
+    query, key, value = drawn(2 * length, heads * 16)
+    key[3, 5] = np.nan
+    (ours, *_), (theirs, *_) = both(attended([length, length], length, heads), query, key, value)
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+    assert np.isnan(ours[:length, :16]).all() and not np.isnan(ours[length:]).any()
+
+
+def test_a_text_is_computed_alike_in_any_company():
+    length, heads = 33, 4
+    given = drawn(5 * length, heads * 32)
+
+    def context(texts):
+        return run(lambda: attended([length] * texts, length, heads)(
+            *[tf.constant(array[:texts * length]) for array in given]))
+
+    np.testing.assert_array_equal(context(5)[:length], context(1))
+
+
+def test_nothing_to_compute():
+    for one in both(attended([], 4, 2), *[np.zeros([0, 8])] * 3)[0]:
+        assert one.shape == (0, 8)
+
+
+@pytest.mark.parametrize("rows, width, bias, heads", [(6, 8, [2, 4], 2), (8, 8, [2, 4], 3), (8, 8, [8], 2)])
+def test_other_shapes_are_refused(rows, width, bias, heads):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BertAttention needs query"):
+        run(lambda: attention._ops().bert_attention(*[tf.zeros([rows, width])] * 3, tf.zeros(bias), heads=heads))
+
+
+def test_dropout_draws_as_it_does_without_our_ops():
+    def dropped(*given):
+        return attention.attend(*given, tf.zeros([2, 1, 1, 12]), 2, 0.4, "here")
+
+    same(dropped, *drawn(24, 16), atol=2e-5)
+
+
+def test_no_scores_are_kept_without_dropout():
+    with tf.Graph().as_default(), native.using(True):
+        given = [tf.ones([8, 8])] * 3
+        attention.attend(*given, tf.zeros([2, 1, 1, 4]), 2, 0.0, "")
+        assert {"BatchMatMul", "BatchMatMulV2"}.isdisjoint(op.type for op in tf.get_default_graph().get_operations())
