@@ -8,6 +8,8 @@ Letters: B batch, S sequence, D width, N rows of logits, C classes or words.
 
 import tensorflow.compat.v1 as tf
 
+from bert import padding
+
 
 def masked_mse(student, teacher, mask):
     """Squared error, averaged over features, summed over real tokens.
@@ -20,12 +22,10 @@ def masked_mse(student, teacher, mask):
     Returns:
       (sum, count), two scalars; the mean is taken once, over all replicas and parts.
     """
-    real = mask > 0
-    # Selected, not multiplied, and before the square: at padding a state need not be finite, and the gradient
-    # of a square there would be 0 times infinity.
-    difference = tf.where_v2(real[:, :, None], student - tf.stop_gradient(teacher), 0.0)
-    return (tf.reduce_sum(tf.reduce_mean(tf.square(difference), axis=-1)),
-            tf.reduce_sum(tf.cast(real, tf.float32)))
+    # Before the square, whose gradient at padding could be 0 times infinity.
+    difference = padding.zeroed(student - tf.stop_gradient(teacher), mask)
+    width = teacher.shape.as_list()[-1]
+    return 2.0 / width * tf.nn.l2_loss(difference), tf.reduce_sum(tf.cast(mask > 0, tf.float32))
 
 
 def masked_cosine_distance(student, teacher, mask):
@@ -64,8 +64,7 @@ def unit_vectors(vectors, mask):
       vectors: float32 [..., D].
       mask: int or float [...], 1 for a vector that counts.
     """
-    # Selected first: what stands at padding need not be finite.
-    return tf.math.l2_normalize(tf.where_v2(mask[..., None] > 0, vectors, 0.0), axis=-1)
+    return tf.math.l2_normalize(padding.zeroed(vectors, mask), axis=-1)
 
 
 def soft_cross_entropy(student_logits, teacher_logits, temperature=1.0):

@@ -10,6 +10,7 @@ import collections
 
 import tensorflow.compat.v1 as tf
 
+from bert import padding
 from distill import terms
 from distill import theseus
 from distill.teacher import build_teacher
@@ -109,5 +110,5 @@ def perturbed(loss, embedding, mask, size):
     """
     gradient, = tf.gradients(loss, embedding)
     direction = tf.math.l2_normalize(gradient, axis=[1, 2])
-    real = tf.where_v2(mask[:, :, None] > 0, embedding, 0.0)
+    real = padding.zeroed(embedding, mask)
     return tf.stop_gradient(size * tf.norm(real, axis=[1, 2], keepdims=True) * direction)

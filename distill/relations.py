@@ -7,6 +7,7 @@ Letters: B batch, S sequence, D and F widths of student and teacher, A heads.
 
 import tensorflow.compat.v1 as tf
 
+from bert import padding
 from distill.losses import unit_vectors
 
 
@@ -109,4 +110,4 @@ def _directions(states, mask):
 
 def sum_of_real(states, mask):
     """[B, S, D] -> [B, D], over real tokens."""
-    return tf.reduce_sum(tf.where_v2(mask[:, :, None] > 0, states, 0.0), axis=1)
+    return tf.reduce_sum(padding.zeroed(states, mask), axis=1)

@@ -31,12 +31,12 @@ class MixedModel(BertModel):
         self._predecessor, self._probability = predecessor, probability
         super().__init__(config, is_training, input_ids, input_mask, segment_ids)
 
-    def _transform(self, layer, hidden, bias, batch_size, length):
-        ours = super()._transform(layer, hidden, bias, batch_size, length)
+    def _transform(self, layer, hidden, bias):
+        ours = super()._transform(layer, hidden, bias)
         theirs = hidden
         module = len(self._predecessor.get_all_encoder_layers()) // self._config.num_hidden_layers
         for number in range(layer * module, (layer + 1) * module):
-            theirs = self._predecessor.apply_layer(number, theirs, bias, batch_size, length)
+            theirs = self._predecessor.apply_layer(number, theirs, bias)
         return tf.where_v2(_draw(layer) < self._probability, ours, theirs)
 
 

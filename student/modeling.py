@@ -7,6 +7,7 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
+from bert import padding
 from bert.randomness import dropout
 from bert.randomness import new_variable
 from bert.randomness import normal
@@ -104,7 +105,7 @@ class BiLstmModel:
         self._kernel = kernel
         self._lengths = tf.reduce_sum(input_mask, axis=1)  # [B]
         self._weights = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
-        self._is_real = tf.reshape(input_mask > 0, [-1])  # [B S]
+        self._input_mask = input_mask
         embedding_dropout = config.embedding_dropout_prob if is_training else 0.0
         hidden_dropout = config.hidden_dropout_prob if is_training else 0.0
 
@@ -134,10 +135,7 @@ class BiLstmModel:
             backward = lstm(inputs, units, self._lengths, self._kernel, reverse=True)
         self._top_forward, self._top_backward = forward, backward
         merged = tf.concat([forward, backward], axis=-1) if config.merge == "concat" else forward + backward
-        # Selected, not multiplied: what a kernel leaves at padding need not be finite. By rows, for a condition of this
-        # shape would have to be written out.
-        rows = tf.reshape(merged, [-1, config.hidden_size])
-        return tf.reshape(tf.where(self._is_real, rows, tf.zeros_like(rows)), tf.shape(merged))
+        return padding.zeroed(merged, self._input_mask)
 
     def get_embedding_output(self):
         """float32 [B, S, E]: the word vectors, before dropout."""

@@ -5,6 +5,7 @@ Letters: B batch, S sequence, H width of the encoder's states, F width of the ve
 
 import tensorflow.compat.v1 as tf
 
+from bert import padding
 from bert.modeling import dense, shape_list
 from bert.randomness import glorot, new_variable, normal
 
@@ -25,8 +26,7 @@ def text_vector(head, encoder, input_mask):
     if head == "pooled":
         return encoder.get_pooled_output()
     states = encoder.get_sequence_output()
-    real = tf.broadcast_to(input_mask[:, :, None] > 0, tf.shape(states))
-    return OVER_STATES[head](tf.where(real, states, tf.zeros_like(states)), input_mask)
+    return OVER_STATES[head](padding.zeroed(states, input_mask), input_mask)
 
 
 def cnn(states, input_mask):
