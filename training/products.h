@@ -9,6 +9,8 @@
 
 #include "training/lanes.h"
 
+namespace {  // what one source uses once is compiled into its place
+
 // So many sums stay in registers beside a row of a panel and what that is multiplied by.
 constexpr int kRows = 6;
 #ifdef __AVX512F__
@@ -89,7 +91,10 @@ class Panels {
   void Pack(int depth, int groups, LanesOf lanes_of) {
     Reserve(depth, groups);
     for (int k = 0; k < depth; ++k)  // in the order in which rows are read
-      for (int group = 0; group < groups; ++group) Put(k, group, lanes_of(k, group));
+      ForEach([&](int group, int vectors) {
+        Lanes* to = packed_ + static_cast<size_t>(group) * depth + static_cast<size_t>(k) * vectors;
+        for (int v = 0; v < vectors; ++v) to[v] = lanes_of(k, group + v);
+      });
   }
 
   // Room for a packed matrix, whose values are put there one after the other.
@@ -142,5 +147,7 @@ inline void ByRows(int active, Work work) {
     first += rows;
   }
 }
+
+}  // namespace
 
 #endif  // TRAINING_PRODUCTS_H_
