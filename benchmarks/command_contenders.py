@@ -63,7 +63,7 @@ def changed_input(make_input_fn, repeat=False, pad_to=0, filled=False):
       make_input_fn: that function.
       repeat: whether some batches come again and again.
       pad_to: tokens of every text; predictions are then padded too, to `PREDICTIONS`. 0: as they are.
-      filled: whether padding passes for text, so that no model leaves it out.
+      filled: whether padding passes for text and for predictions, so that no model leaves it out.
     """
     widths = dict(dict.fromkeys(records.SEQUENCE, pad_to), **dict.fromkeys(records.PREDICTIONS, PREDICTIONS))
 
@@ -71,7 +71,7 @@ def changed_input(make_input_fn, repeat=False, pad_to=0, filled=False):
         def wider(name, values):
             if name not in widths:
                 return values
-            value = int(filled and name == "input_mask")
+            value = int(filled and name in ("input_mask", "masked_lm_weights"))
             return tf.pad(values, [[0, 0], [0, widths[name] - tf.shape(values)[1]]], constant_values=value)
 
         return {name: wider(name, values) for name, values in features.items()}

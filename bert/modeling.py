@@ -145,7 +145,10 @@ class BertModel:
         # A product with one-hot rows: the gradient of a gather from so few rows would be a slow scatter.
         kind = tf.tensordot(tf.one_hot(segment_ids, config.type_vocab_size), types, axes=1)
         words = tf.nn.embedding_lookup(self._embedding_table, input_ids)
-        self._embedding_output = layer_norm(words + kind + tf.gather(positions, places))
+        added = kind + tf.gather(positions, places)
+        rows = [tf.reshape(part, [-1, config.embedding_size]) for part in (words, added)]
+        normal_rows = fused.add_norm(*rows, *norm_variables(config.embedding_size), 0.0, "")
+        self._embedding_output = tf.reshape(normal_rows, tf.shape(words))
 
     def _encode(self, batch_size, length, input_mask):
         config = self._config
