@@ -145,6 +145,7 @@ class BertAttention : public OpKernel {
                     "BertAttention needs query, key and value [B S, H], bias [B, S], and heads that divide H"));
     Tensor* output;
     OP_REQUIRES_OK(context, context->allocate_output(0, query.shape(), &output));
+    if (!output->NumElements()) return;
     const int64_t width = query.dim_size(1), depth = width / heads_, length = bias.dim_size(1), heads = heads_;
     const float *queries = Floats(query), *keys = Floats(key), *values = Floats(value), *added = Floats(bias);
     float* to = Floats(output);
@@ -164,7 +165,7 @@ class BertAttention : public OpKernel {
 };
 
 REGISTER_OP("BertAttention")
-    .Attr("heads: int")
+    .Attr("heads: int >= 1")
     .Input("query: float")
     .Input("key: float")
     .Input("value: float")

@@ -258,7 +258,7 @@ def prepare_records(split, output_dir, featurizer, labels, labelled=True, errors
       `Records`.
 
     Raises:
-      UserError: as `read_rows`, or no row at all.
+      UserError: as `read_rows`, or no row at all, or what was there has lost its end.
     """
     path = os.path.join(output_dir, "records", split.name + ".tfrecord")
     beside = os.path.splitext(path)[0] + ".json"
@@ -269,6 +269,7 @@ def prepare_records(split, output_dir, featurizer, labels, labelled=True, errors
     if os.path.exists(path) and os.path.exists(beside):
         stored = files.read_json(beside)
         if stored["key"] == key:
+            _check_size(path, stored.get("bytes", os.path.getsize(path)))
             return Records(path, split.describe(), stored["counts"], reused=True)
         os.remove(beside)  # first, so that it never stands beside other records than its own
 
@@ -289,8 +290,16 @@ def prepare_records(split, output_dir, featurizer, labels, labelled=True, errors
     counts = {name: totals[name] for name in ("texts", "tokens", "tokens_cut", "tokens_unknown")}
     counts["rows_left_out"] = bad_rows.count
     counts["labels"] = [totals[_has_label(name)] for name in labels.names]
-    files.write_json(beside, {"key": key, "counts": counts})
+    files.write_json(beside, {"key": key, "counts": counts, "bytes": os.path.getsize(path)})
     return Records(path, split.describe(), counts, reused=False)
+
+
+def _check_size(path, size):
+    """Raises UserError where records are missing whose absence no reader would notice: a cut may fall between two."""
+    found = os.path.getsize(path)
+    if found != size:
+        raise UserError("%s: damaged, %s bytes of %s; remove it, and it is made again" % (
+            path, format(found, ","), format(size, ",")))
 
 
 _Chunk = collections.namedtuple("_Chunk", "examples counts last_line")

@@ -31,7 +31,10 @@ def answering(config, task, record_files, batch_size, rules=None):
 
     def answer(checkpoint):
         with restoring(checkpoint), records.naming_damage(record_files):
-            return evaluator().run(checkpoint)
+            answers = evaluator().run(checkpoint)
+        if not answers:
+            raise UserError("%s: no records" % ", ".join(record_files))
+        return answers
 
     return answer
 

@@ -86,9 +86,16 @@ inline Lanes Exp(Lanes x) {
 // Lanes of one vector and, counted on from kLanes, of another: the i-th is number place(i).
 template <typename Place>
 inline Lanes Chosen(Lanes one, Lanes other, Place place) {
+#ifdef __clang__
+  Lanes chosen;
+  UNROLLED for (int lane = 0; lane < kLanes; ++lane)
+    chosen[lane] = place(lane) < kLanes ? one[place(lane) % kLanes] : other[place(lane) % kLanes];
+  return chosen;
+#else
   Bits places;
   UNROLLED for (int lane = 0; lane < kLanes; ++lane) places[lane] = place(lane);  // a constant, when unrolled
   return __builtin_shuffle(one, other, places);
+#endif
 }
 
 // A square of lanes, [kLanes] vectors, becomes its transpose: its quarters are, and then two of them change places.

@@ -80,8 +80,9 @@ def test_a_text_is_computed_alike_in_any_company():
     np.testing.assert_array_equal(context(5)[:length], context(1))
 
 
-def test_nothing_to_compute():
-    for one in both(attended([], 4, 2), *[np.zeros([0, 8])] * 3)[0]:
+@pytest.mark.parametrize("lengths, length", [([], 4), ([0, 0], 0)], ids=["no text", "no token"])
+def test_nothing_to_compute(lengths, length):
+    for one in both(attended(lengths, length, 2), *[np.zeros([0, 8])] * 3)[0]:
         assert one.shape == (0, 8)
 
 

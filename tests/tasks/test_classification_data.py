@@ -320,6 +320,16 @@ def test_records_are_made_once(tmp_path, prepare):
     assert second.describe().endswith("(records reused)")
 
 
+def test_records_that_have_lost_their_end_are_refused_though_what_is_left_is_whole(tmp_path, prepare):
+    write_task(tmp_path, train=[("1", "ab"), ("0", "cd")])
+    path = prepare().path
+    size = os.path.getsize(path)
+    os.truncate(path, 0)
+    assert error_of(prepare) == "%s: damaged, 0 bytes of %d; remove it, and it is made again" % (path, size)
+    os.remove(path)
+    assert not prepare().reused and os.path.getsize(path) == size
+
+
 @pytest.mark.parametrize("change", [
     {"length": 7}, {"truncation": "tail"}, {"tokenizer": Letters("abcd")}, {"labels": Labels(["1", "0"])},
     {"labels": Labels(["0", "1"], separator=",")}, {"labelled": False}, {"errors": "skip"},

@@ -11,6 +11,7 @@ from tasks.model_fn import task_model_fn
 from tests import batches
 from tests import graphs
 from training import evaluation
+from training.command import UserError
 from training.evaluation import Evaluator
 
 BERT, BILSTM = batches.bert(layers=1), batches.bilstm(layers=1)
@@ -143,6 +144,13 @@ def test_a_run_builds_its_model_once_to_measure_its_checkpoints(records_file, tm
     assert not built  # a run that measures nothing builds nothing
     found = [answer(checkpoint)["logits"] for checkpoint in saved]
     assert len(built) == 1 and not np.allclose(*found)
+
+
+def test_a_file_without_any_record_is_named(tmp_path):
+    task, empty = batches.TASKS["classification"], batches.write(tmp_path / "empty.tfrecord", [])
+    checkpoint, _ = batches.save_model(tmp_path / "m.ckpt", BILSTM, task)
+    with pytest.raises(UserError, match="%s: no records" % empty):
+        answers(BILSTM, task, checkpoint, empty)
 
 
 def test_masked_positions_of_all_batches_come_together(records_file, tmp_path):
