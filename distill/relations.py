@@ -95,8 +95,10 @@ def _pair_mse(student, teacher, mask):
     """[B, A, S, S] -> [B]: squared error, averaged over A and over pairs of real tokens; 0 where there are none."""
     real = mask > 0
     pairs = tf.logical_and(real[:, None, :, None], real[:, None, None, :])  # [B, 1, S, S]
-    # Selected before the square, see `losses.masked_mse`.
-    squares = tf.square(tf.where_v2(pairs, student - tf.stop_gradient(teacher), 0.0))
+    # Selected before the square, see `losses.masked_mse`; for the condition written out see `padding.zeroed`.
+    difference = student - tf.stop_gradient(teacher)
+    everywhere = tf.broadcast_to(pairs, tf.shape(difference))
+    squares = tf.square(tf.where(everywhere, difference, tf.zeros_like(difference)))
     count = tf.reduce_sum(tf.cast(pairs, tf.float32), axis=[1, 2, 3])
     return tf.reduce_sum(tf.reduce_mean(squares, axis=1), axis=[1, 2]) / tf.maximum(count, 1.0)
 

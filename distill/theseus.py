@@ -37,7 +37,7 @@ class MixedModel(BertModel):
         module = len(self._predecessor.get_all_encoder_layers()) // self._config.num_hidden_layers
         for number in range(layer * module, (layer + 1) * module):
             theirs = self._predecessor.apply_layer(number, theirs, bias)
-        return tf.where_v2(_draw(layer) < self._probability, ours, theirs)
+        return tf.where(_draw(layer) < self._probability, ours, theirs)
 
 
 def _draw(layer):
