@@ -171,10 +171,7 @@ REGISTER_OP("BertAttention")
     .Input("value: float")
     .Input("bias: float")
     .Output("context: float")
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
-      context->set_output(0, context->input(0));
-      return tensorflow::Status();
-    });
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
 
 REGISTER_KERNEL_BUILDER(Name("BertAttention").Device(DEVICE_CPU), BertAttention);
 

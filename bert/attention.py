@@ -60,6 +60,7 @@ def _ops():
     @tf.RegisterGradient("BertAttention")
     def _of_attention(op, gradient):
         *given, bias = op.inputs
+        given = [tf.identity(tensor) for tensor in given]  # one may be given twice, and has a gradient for each
         context = _attend_by_products(*given, bias[:, None, None], op.get_attr("heads"), 0.0, "")
         return (*tf.gradients(context, given, gradient), None)
 

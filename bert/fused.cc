@@ -417,11 +417,6 @@ class BertAdam : public OpKernel {
   float beta_1_, beta_2_, epsilon_;
 };
 
-tensorflow::Status LikeInput(tensorflow::shape_inference::InferenceContext* context, int input) {
-  for (int output = 0; output < context->num_outputs(); ++output) context->set_output(output, context->input(input));
-  return tensorflow::Status();
-}
-
 REGISTER_OP("BertGelu").Input("x: float").Output("y: float").SetShapeFn(
     [](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
 

@@ -362,10 +362,7 @@ REGISTER_OP("LstmLayerGrad")
     .Input("activations: float")
     .Input("cells: float")
     .Output("gates_gradient: float")
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
-      context->set_output(0, context->input(3));
-      return tensorflow::Status();
-    });
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 3); });
 
 REGISTER_KERNEL_BUILDER(Name("LstmLayer").Device(DEVICE_CPU), LstmLayer);
 REGISTER_KERNEL_BUILDER(Name("LstmLayerGrad").Device(DEVICE_CPU), LstmLayerGrad);

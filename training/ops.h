@@ -28,4 +28,10 @@ inline void ForRanges(OpKernelContext* context, int64_t total, int64_t cost,
       total, cost, [&](tensorflow::int64 first, tensorflow::int64 end) { work(first, end); });
 }
 
+// Every output has the shape of that input.
+inline tensorflow::Status LikeInput(tensorflow::shape_inference::InferenceContext* context, int input) {
+  for (int output = 0; output < context->num_outputs(); ++output) context->set_output(output, context->input(input));
+  return tensorflow::Status();
+}
+
 #endif  // TRAINING_OPS_H_
