@@ -35,8 +35,9 @@ def test_a_tensor_that_is_query_and_key_and_value_has_the_gradient_of_all_three(
     same(lambda given: attend(given, given, given), values(12, 32), atol=2e-5)
 
 
-def test_more_heads_than_are_packed_at_once():
-    length, width, heads = 512, 64, 40  # of which 4 are packed, and a thread has 5 or more
+@pytest.mark.parametrize("length, width, heads", [
+    (17, 16, 24), (512, 64, 40)], ids=["all of a thread's at once", "four at once, and a thread has more"])
+def test_many_heads(length, width, heads):
     same(attended([length], length, heads), *drawn(length, heads * width), atol=2e-5)
 
 
