@@ -169,7 +169,8 @@ def repair(folder):
     whole = [step for step in steps if step not in damaged]
     if whole:
         names = ["%s-%d" % (NAME, step) for step in whole]
-        tf.train.update_checkpoint_state(folder, names[-1], names)
+        # Absolute: of a relative folder it takes the names to be seen from the working directory.
+        tf.train.update_checkpoint_state(os.path.abspath(folder), names[-1], names)
     elif os.path.exists(os.path.join(folder, STATE)):
         os.remove(os.path.join(folder, STATE))
     return damaged, whole[-1] if whole else None

@@ -57,6 +57,15 @@ def test_a_damaged_checkpoint_is_named_and_the_others_are_offered(name, harm, fo
     assert tf.train.latest_checkpoint(folder) == saved.prefix_of(folder, 10)
 
 
+def test_a_run_that_is_named_from_the_working_directory_is_repaired_alike(folder, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(folder))
+    relative = os.path.basename(folder)
+    change(saved.prefix_of(folder, 20) + DATA, 4000)
+    assert saved.repair(relative) == ([20], 10)
+    assert saved.last(relative) == saved.prefix_of(relative, 10)
+    assert tf.train.latest_checkpoint(folder) == saved.prefix_of(folder, 10)
+
+
 def test_a_whole_one_is_read_and_stays(folder):
     saved.verify(saved.prefix_of(folder, 20))
     assert saved.repair(folder) == ([], 20) and saved.steps_of(folder) == [10, 20]
