@@ -50,7 +50,7 @@ def lstm_stack(kernel, units, batch, length, features=200, layers=3, train=True)
     """A stack of BiLSTM layers over vectors, every text full; forward, or forward and every gradient.
 
     Args:
-      kernel: as of `student.lstm.lstm`.
+      kernel: as of `student.lstm.chosen`.
       units: of each direction.
       batch, length, features, layers: sizes.
       train: bool; False: forward alone.
@@ -104,7 +104,7 @@ def encoder(config, batches, kernel="auto", native_ops=True):
     Args:
       config: dict, a model's JSON.
       batches: as of `texts.drawn`.
-      kernel: as of `student.lstm.lstm`.
+      kernel: as of `student.lstm.chosen`.
       native_ops: bool; False: by TensorFlow's ops alone.
     """
     features = {name: tf.placeholder(tf.int32, [None, None]) for name in ("input_ids", "input_mask")}

@@ -44,6 +44,14 @@ def use(kernel, num_gpus=0):
     _chosen.use(kernel)
 
 
+def chosen(kernel=None):
+    """The name in `KERNELS` of what computes an LSTM: `kernel`, "auto" decided; None: as `use` and `using` say."""
+    kernel = kernel or _chosen.get()
+    if kernel == "auto":
+        kernel = "native" if native.available() else "block"
+    return kernel
+
+
 def lstm(inputs, units, lengths, kernel=None, reverse=False):
     """Runs one LSTM over each sequence from its first token to its last, or the other way.
 
@@ -51,11 +59,12 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
       inputs: float32 [B, S, F].
       units: U.
       lengths: int32 [B], real tokens of each sequence.
-      kernel: a name in `KERNELS`, or "auto"; None: as `use` and `using` say, "auto" at first.
+      kernel: as of `chosen`.
       reverse: bool; True begins with the last real token.
 
     Returns:
-      float32 [B, S, U], each state at its token; what stands at padding is undefined and reaches no other place.
+      float32 [B, S, U], each state at its token; what stands at padding reaches no other place, and is undefined but
+      for kernels `ZERO_AT_PADDING`.
 
     Raises:
       UserError: "native", and there is no compiler.
@@ -63,10 +72,7 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
     features = inputs.shape.as_list()[-1]
     weights = new_variable("kernel", [features + units, 4 * units], glorot)
     bias = tf.get_variable("bias", [4 * units], initializer=tf.zeros_initializer())
-    kernel = kernel or _chosen.get()
-    if kernel == "auto":
-        kernel = "native" if native.available() else "block"
-    return KERNELS[kernel](inputs, lengths, weights, bias, reverse)
+    return KERNELS[chosen(kernel)](inputs, lengths, weights, bias, reverse)
 
 
 def _native_lstm(inputs, lengths, weights, bias, reverse):
@@ -154,3 +160,4 @@ def cudnn_parameters(weights, bias):
 
 KERNELS = {"native": _native_lstm, "block": _turning(_block_lstm), "cell": _turning(_cell_lstm),
            "cudnn": _turning(_cudnn_lstm)}
+ZERO_AT_PADDING = ("native",)

@@ -11,7 +11,7 @@ from bert import padding
 from bert.randomness import dropout
 from bert.randomness import new_variable
 from bert.randomness import normal
-from student.lstm import lstm
+from student import lstm as lstms
 from training import config as configs
 
 MERGES = ("concat", "sum")
@@ -95,14 +95,14 @@ class BiLstmModel:
           input_mask: int32 [B, S], ones and then zeros (padding stands at the end); None: no padding.
           segment_ids: ignored; a BertModel takes it, and either can stand in the other's place.
           scope: variable scope.
-          kernel: as of `student.lstm.lstm`.
+          kernel: as of `student.lstm.chosen`.
           perturbation: float32 [B, S, E], added to the output of the embeddings; None: nothing is.
         """
         del segment_ids
         if input_mask is None:
             input_mask = tf.ones_like(input_ids)
         self._config = config
-        self._kernel = kernel
+        self._kernel = lstms.chosen(kernel)
         self._lengths = tf.reduce_sum(input_mask, axis=1)  # [B]
         self._weights = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
         self._input_mask = input_mask
@@ -130,12 +130,12 @@ class BiLstmModel:
         config = self._config
         units = config.hidden_size // 2 if config.merge == "concat" else config.hidden_size
         with tf.variable_scope("forward"):
-            forward = lstm(inputs, units, self._lengths, self._kernel)
+            forward = lstms.lstm(inputs, units, self._lengths, self._kernel)
         with tf.variable_scope("backward"):
-            backward = lstm(inputs, units, self._lengths, self._kernel, reverse=True)
+            backward = lstms.lstm(inputs, units, self._lengths, self._kernel, reverse=True)
         self._top_forward, self._top_backward = forward, backward
         merged = tf.concat([forward, backward], axis=-1) if config.merge == "concat" else forward + backward
-        return padding.zeroed(merged, self._input_mask)
+        return merged if self._kernel in lstms.ZERO_AT_PADDING else padding.zeroed(merged, self._input_mask)
 
     def get_embedding_output(self):
         """float32 [B, S, E]: the word vectors, before dropout."""

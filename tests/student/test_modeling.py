@@ -46,23 +46,25 @@ def shapes(**changes):
         return {variable.op.name: variable.shape.as_list() for variable in tf.trainable_variables()}
 
 
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("merge", MERGES)
-def test_padding_moves_nothing_in_either_direction(merge, pooling):
+def test_padding_moves_nothing_in_either_direction(merge, pooling, kernel):
     ids, mask = batch()
-    before = outputs(ids, mask, merge=merge, pooling=pooling)
+    before = outputs(ids, mask, kernel, merge=merge, pooling=pooling)
     other = np.where(mask == 1, ids, (ids + 11) % VOCABULARY).astype(np.int32)
-    after = outputs(other, mask, merge=merge, pooling=pooling)
+    after = outputs(other, mask, kernel, merge=merge, pooling=pooling)
     assert np.any(before["embedding"] != after["embedding"])
     for name in before:
         if name != "embedding":
             assert np.array_equal(before[name], after[name]), name
 
 
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
 @pytest.mark.parametrize("merge", MERGES)
-def test_every_layer_is_zero_at_padding(merge):
+def test_every_layer_is_zero_at_padding(merge, kernel):
     ids, mask = batch()
-    found = outputs(ids, mask, merge=merge)
+    found = outputs(ids, mask, kernel, merge=merge)
     for layer in ("layer_1", "layer_2", "layer_3"):
         assert np.all(found[layer][mask == 0] == 0)
         assert np.all(found[layer][mask == 1] != 0)
