@@ -149,6 +149,15 @@ def test_help_does_not_wait_for_what_takes_seconds_to_import(name):
     assert result.returncode == 0 and len(result.stdout.splitlines()) > 3
 
 
+@pytest.mark.parametrize("given, expected", [({}, "1"), ({"KMP_BLOCKTIME": "7"}, "7")])
+def test_intels_threads_stop_spinning_soon_unless_the_user_says_otherwise(given, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "KMP_BLOCKTIME"}
+    told = "import os; from training import command; print(os.environ['KMP_BLOCKTIME'])"
+    done = subprocess.run([sys.executable, "-c", told], cwd=CHECKOUT, stdout=subprocess.PIPE,
+                          env=dict(environment, **given), universal_newlines=True)
+    assert done.stdout.strip() == expected
+
+
 def test_a_stand_in_can_be_looked_into_called_and_derived_from(tmp_path):
     (tmp_path / "uses.py").write_text("""
 from training import stand_in
