@@ -356,51 +356,64 @@ class BertSoftmaxGrad : public WithDraws {
 };
 
 // Adam's update of a variable and its moments, with the gradient first multiplied by `clip` and the variable by `kept`.
-class BertAdam : public OpKernel {
+struct Adam {
+  float beta_1, beta_2, epsilon;
+  float *w, *m, *v;
+  float clip, kept, rate;
+
+  // Values from `first` on.
+  void Update(const float* __restrict gradient, int64_t first, int64_t count) const {
+    float *__restrict to = w + first, *__restrict one = m + first, *__restrict two = v + first;
+    for (int64_t i = 0; i < count; ++i) {  // the compiler makes vectors of it
+      const float g = gradient[i] * clip;
+      one[i] += (g - one[i]) * (1.0f - beta_1);
+      two[i] += (g * g - two[i]) * (1.0f - beta_2);
+      to[i] = to[i] * kept - one[i] * rate / (std::sqrt(two[i]) + epsilon);
+    }
+  }
+};
+
+class WithAdam : public OpKernel {
  public:
-  explicit BertAdam(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("beta_1", &beta_1_));
-    OP_REQUIRES_OK(context, context->GetAttr("beta_2", &beta_2_));
-    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
+  explicit WithAdam(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("beta_1", &adam_.beta_1));
+    OP_REQUIRES_OK(context, context->GetAttr("beta_2", &adam_.beta_2));
+    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &adam_.epsilon));
   }
 
   void Compute(OpKernelContext* context) override {
-    const Tensor& gradient = context->input(kVariables);
-    float* values[kVariables];
+    Adam adam = adam_;
+    float** values[kVariables] = {&adam.w, &adam.m, &adam.v};
     tensorflow::core::RefCountPtr<tensorflow::Var> variables[kVariables];
+    TensorShape shape;
     for (int i = 0; i < kVariables; ++i) {
       OP_REQUIRES_OK(context,
                      tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, i), &variables[i]));
       Tensor* held = variables[i]->tensor();
-      OP_REQUIRES(context, held->dtype() == tensorflow::DT_FLOAT && held->shape() == gradient.shape(),
+      if (!i) shape = held->shape();
+      OP_REQUIRES(context, held->dtype() == tensorflow::DT_FLOAT && held->shape() == shape && Fits(context, shape),
                   tensorflow::errors::InvalidArgument("BertAdam: variable, moments and gradient are float of one shape"));
       OP_REQUIRES_OK(context, KeepForReaders(context, held));
-      values[i] = Floats(held);
+      *values[i] = Floats(held);
     }
-    float scalars[3];
+    float* scalars[] = {&adam.clip, &adam.kept, &adam.rate};
     for (int i = 0; i < 3; ++i) {
-      const Tensor& scalar = context->input(kVariables + 1 + i);
+      const Tensor& scalar = context->input(context->num_inputs() - 3 + i);
       OP_REQUIRES(context, scalar.NumElements() == 1,
                   tensorflow::errors::InvalidArgument("BertAdam: clip, kept and rate are scalars"));
-      scalars[i] = scalar.flat<float>()(0);
+      *scalars[i] = scalar.flat<float>()(0);
     }
-    const float clip = scalars[0], kept = scalars[1], rate = scalars[2];
-    const float one = 1.0f - beta_1_, two = 1.0f - beta_2_, epsilon = epsilon_;
-    float *__restrict w = values[0], *__restrict m = values[1], *__restrict v = values[2];
-    const float* __restrict given = Floats(gradient);
-    ForRanges(context, gradient.NumElements(), kCostOfValue, [=](int64_t first, int64_t end) {
-      for (int64_t i = first; i < end; ++i) {  // the compiler makes vectors of it
-        const float g = given[i] * clip;
-        m[i] += (g - m[i]) * one;
-        v[i] += (g * g - v[i]) * two;
-        w[i] = w[i] * kept - m[i] * rate / (std::sqrt(v[i]) + epsilon);
-      }
-    });
+    Update(context, adam, shape);
   }
 
- private:
-  static constexpr int kVariables = 3;
+ protected:
+  static constexpr int kVariables = 3;  // the inputs before the gradient
 
+  // Whether the gradient is one of a variable of that shape.
+  virtual bool Fits(OpKernelContext* context, const TensorShape& shape) const = 0;
+  virtual void Update(OpKernelContext* context, const Adam& adam, const TensorShape& shape) const = 0;
+
+ private:
   // Who has read a variable keeps what was read.
   static tensorflow::Status KeepForReaders(OpKernelContext* context, Tensor* held) {
     tensorflow::TensorBuffer* buffer = tensorflow::DMAHelper::buffer(held);
@@ -414,7 +427,56 @@ class BertAdam : public OpKernel {
     return status;
   }
 
-  float beta_1_, beta_2_, epsilon_;
+  Adam adam_;
+};
+
+class BertAdam : public WithAdam {
+ public:
+  using WithAdam::WithAdam;
+
+ protected:
+  bool Fits(OpKernelContext* context, const TensorShape& shape) const override {
+    return context->input(kVariables).shape() == shape;
+  }
+
+  void Update(OpKernelContext* context, const Adam& adam, const TensorShape& shape) const override {
+    const float* gradient = Floats(context->input(kVariables));
+    ForRanges(context, shape.num_elements(), kCostOfValue, [&](int64_t first, int64_t end) {
+      adam.Update(gradient + first, first, end - first);
+    });
+  }
+};
+
+// The same for a table of which only some rows have a gradient: that of the others is neither made nor read.
+class BertAdamOfRows : public WithAdam {
+ public:
+  using WithAdam::WithAdam;
+
+ protected:
+  bool Fits(OpKernelContext* context, const TensorShape& shape) const override {
+    const Tensor &values = context->input(kVariables), &ids = context->input(kVariables + 1);
+    if (shape.dims() < 1 || values.dims() != shape.dims() || ids.shape() != TensorShape({values.dim_size(0)}))
+      return false;
+    TensorShape whole = values.shape();
+    whole.set_dim(0, shape.dim_size(0));
+    return whole == shape;
+  }
+
+  void Update(OpKernelContext* context, const Adam& adam, const TensorShape& shape) const override {
+    const Tensor &values = context->input(kVariables), &ids = context->input(kVariables + 1);
+    const int64_t rows = shape.dim_size(0), width = rows ? shape.num_elements() / rows : 0;
+    const std::vector<float> none(width, 0.0f);
+    std::vector<const float*> gradient(rows, none.data());
+    for (int64_t i = 0; i < ids.NumElements(); ++i) {
+      const int64_t id = ids.flat<int32_t>()(i);
+      OP_REQUIRES(context, id >= 0 && id < rows && gradient[id] == none.data(),
+                  tensorflow::errors::InvalidArgument("BertAdamOfRows: ids are rows, each once; found ", id));
+      gradient[id] = Floats(values) + i * width;
+    }
+    ForRanges(context, rows, width * kCostOfValue, [&](int64_t first, int64_t end) {
+      for (; first < end; ++first) adam.Update(gradient[first], first * width, width);
+    });
+  }
 };
 
 REGISTER_OP("BertGelu").Input("x: float").Output("y: float").SetShapeFn(
@@ -486,7 +548,23 @@ REGISTER_OP("BertAdam")
     .SetIsStateful()
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return tensorflow::Status(); });
 
+REGISTER_OP("BertAdamOfRows")
+    .Attr("beta_1: float")
+    .Attr("beta_2: float")
+    .Attr("epsilon: float")
+    .Input("variable: resource")
+    .Input("m: resource")
+    .Input("v: resource")
+    .Input("values: float")
+    .Input("ids: int32")
+    .Input("clip: float")
+    .Input("kept: float")
+    .Input("rate: float")
+    .SetIsStateful()
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return tensorflow::Status(); });
+
 REGISTER_KERNEL_BUILDER(Name("BertAdam").Device(DEVICE_CPU), BertAdam);
+REGISTER_KERNEL_BUILDER(Name("BertAdamOfRows").Device(DEVICE_CPU), BertAdamOfRows);
 REGISTER_KERNEL_BUILDER(Name("BertGelu").Device(DEVICE_CPU), BertGelu);
 REGISTER_KERNEL_BUILDER(Name("BertGeluGrad").Device(DEVICE_CPU), BertGeluGrad);
 REGISTER_KERNEL_BUILDER(Name("BertAddNorm").Device(DEVICE_CPU), BertAddNorm);

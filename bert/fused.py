@@ -70,7 +70,8 @@ def adam(variable, m, v, gradient, clip, kept, rate, beta_1, beta_2, epsilon):
 
     Args:
       variable, m, v: variables w and its moments, float32 of one shape.
-      gradient: float32 of that shape; g is clip * gradient.
+      gradient: float32 of that shape, or where our ops run IndexedSlices of it with each row once; g is
+        clip * gradient.
       clip, kept, rate: float32 scalars.
       beta_1, beta_2, epsilon: floats.
 
@@ -78,8 +79,11 @@ def adam(variable, m, v, gradient, clip, kept, rate, beta_1, beta_2, epsilon):
       the update's op.
     """
     if native.available():
-        return _ops().bert_adam(variable.handle, m.handle, v.handle, gradient, clip, kept, rate,
-                                beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+        handles, settings = (variable.handle, m.handle, v.handle), dict(beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+        if isinstance(gradient, tf.IndexedSlices):
+            return _ops().bert_adam_of_rows(
+                *handles, gradient.values, tf.cast(gradient.indices, tf.int32), clip, kept, rate, **settings)
+        return _ops().bert_adam(*handles, gradient, clip, kept, rate, **settings)
     # A product that becomes the variable's memory; subtracting would read and write it once more.
     with tf.control_dependencies([variable.assign(variable * kept)]):
         return tf.raw_ops.ResourceApplyAdam(

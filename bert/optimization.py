@@ -15,6 +15,8 @@ import tensorflow.compat.v1 as tf
 from bert import fused
 from bert.randomness import root_variable_scope
 from bert.randomness import update_part
+from training import cluster
+from training import native
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
 NO_DECAY = re.compile(r"LayerNorm|layer_norm|bias")
@@ -89,8 +91,8 @@ def create_train_op(loss, schedule, variables=None, with_moments=None):
     if not reached:
         raise ValueError("the loss depends on no trainable variable")
     variables = [variable for variable, _ in reached]
-    # One dense tensor each: weight decay touches every row of a table anyway.
-    gradients = [tf.convert_to_tensor(gradient) for _, gradient in reached]
+    gradients = [gradient if _stays_in_rows(gradient, schedule) else tf.convert_to_tensor(gradient)
+                 for _, gradient in reached]
     if schedule.loss_scaling:
         gradients = [gradient / scale for gradient in gradients]
     names = {variable.name for variable in variables}
@@ -100,6 +102,15 @@ def create_train_op(loss, schedule, variables=None, with_moments=None):
         args=(gradients, variables, resting, tf.train.get_global_step(), update_part(), scale, made))
     scalars = {"learning_rate": rate, "gradient_norm": norm}
     return train_op, dict(scalars, loss_scale=tf.identity(scale)) if schedule.loss_scaling else scalars
+
+
+def _stays_in_rows(gradient, schedule):
+    """Whether the gradient of a table is kept as the rows that have one: most have none, but all decay.
+
+    Not where it is added up, and not from machine to machine, where each sends as much as another.
+    """
+    return (isinstance(gradient, tf.IndexedSlices) and schedule.num_parts == 1 and not schedule.loss_scaling
+            and native.available() and not cluster.jobs())
 
 
 def _loss_scale():
@@ -145,26 +156,29 @@ def _update_all(strategy, gradients, variables, resting, global_step, part, scal
     added = [strategy.extended.update(total, lambda total, gradient: tf.group(total.assign_add(gradient)),
                                       args=(gradient,)) for total, gradient in zip(sums, summed)]
 
-    norms = {}  # of the summed gradient, computed once a device
+    of_device = {}  # the summed gradients and their norm, computed once a device
 
-    def update(variable, gradient, m, v, all_gradients):
-        if variable.device not in norms:
-            norms[variable.device] = tf.linalg.global_norm(all_gradients)
-        clip = _clip_scale(norms[variable.device], schedule.clip_norm)
+    def update(variable, number, m, v, all_gradients):
+        if variable.device not in of_device:
+            of_device[variable.device] = _complete(all_gradients)
+        all_complete, norm = of_device[variable.device]
+        gradient = all_complete[number]
+        clip = _clip_scale(norm, schedule.clip_norm)
         decay = 0.0 if NO_DECAY.search(variable.op.name) else schedule.weight_decay_rate
         # Decay alone needs no gradient: it could come before the forward pass has read the variable.
         condition = is_last
         if schedule.loss_scaling:
-            condition = tf.logical_and(is_last, tf.math.is_finite(norms[variable.device]))
-        with tf.control_dependencies([norms[variable.device]]):
+            condition = tf.logical_and(is_last, tf.math.is_finite(norm))
+        with tf.control_dependencies([norm]):
             return _when(schedule, condition, lambda: _adam(variable, gradient, clip, m, v, rate, decay, powers))
 
     with tf.control_dependencies(added):
         complete = sums or summed
-        updates = [strategy.extended.update(variable, update, args=(gradient, m, v, complete))
-                   for variable, gradient, (m, v) in zip(variables, complete, moments)]
+        updates = [strategy.extended.update(variable, update, args=(number, m, v, complete))
+                   for number, (variable, (m, v)) in enumerate(zip(variables, moments))]
+    norm = list(of_device.values())[0][1]
     if schedule.loss_scaling:
-        updates += _rescale(strategy, scale, made, is_last, tf.math.is_finite(list(norms.values())[0]))
+        updates += _rescale(strategy, scale, made, is_last, tf.math.is_finite(norm))
     with tf.control_dependencies(updates):
         kept = 1.0 - tf.cast(is_last, tf.float32)
         cleared = [strategy.extended.update(total, lambda total: tf.group(
@@ -175,7 +189,19 @@ def _update_all(strategy, gradients, variables, resting, global_step, part, scal
                 part, lambda part: tf.group(part.assign((part + 1) % schedule.num_parts)))
             stepped = strategy.extended.update(
                 global_step, lambda step: tf.group(step.assign_add(tf.cast(is_last, step.dtype))))
-    return tf.group(counted, stepped), rate, list(norms.values())[0]
+    return tf.group(counted, stepped), rate, norm
+
+
+def _complete(gradients):
+    """Gradients with every row of a table there once, and the norm of all; (list, float32 scalar)."""
+    def complete(gradient):
+        if not isinstance(gradient, tf.IndexedSlices):
+            return gradient
+        ids, places = tf.unique(gradient.indices)
+        return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, places, tf.size(ids)), ids)
+
+    gradients = [complete(gradient) for gradient in gradients]
+    return gradients, tf.linalg.global_norm(gradients)
 
 
 def _rescale(strategy, scale, made, is_last, is_finite):
