@@ -10,6 +10,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from bert import fused
+from bert.randomness import dropout
 from training import native
 
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "attention.cc")
@@ -34,13 +35,10 @@ def attend(query, key, value, bias, heads, rate, site):
     Returns:
       float32 [M, H].
     """
-    if rate == 0.0 and native.available():
-        return _ops().bert_attention(query, key, value, bias[:, 0, 0], heads=heads)
-    return _attend_by_products(query, key, value, bias, heads, rate, site)
-
-
-def _attend_by_products(query, key, value, bias, heads, rate, site):
-    probabilities = fused.softmax(scores(query, key, bias, heads), bias, rate, site)
+    if native.available():
+        draws, least, scale = fused.kept_draws(lambda: tf.size(bias) * heads * tf.shape(bias)[-1], rate, site)
+        return _ops().bert_attention(query, key, value, bias[:, 0, 0], draws, heads=heads, least=least, scale=scale)
+    probabilities = dropout(tf.nn.softmax(scores(query, key, bias, heads) + bias), rate, site)
     context = tf.matmul(probabilities, _split(value, bias, heads))  # [B, A, S, D]
     return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(query))
 
@@ -54,14 +52,13 @@ def _split(projected, bias, heads):
 
 @functools.lru_cache(maxsize=None)
 def _ops():
-    """The module with the op, its gradient registered: it makes the scores once more, and keeps none until then."""
+    """The module with the op, its gradient registered."""
     ops = native.load(SOURCE)
 
     @tf.RegisterGradient("BertAttention")
     def _of_attention(op, gradient):
-        *given, bias = op.inputs
-        given = [tf.identity(tensor) for tensor in given]  # one may be given twice, and has a gradient for each
-        context = _attend_by_products(*given, bias[:, None, None], op.get_attr("heads"), 0.0, "")
-        return (*tf.gradients(context, given, gradient), None)
+        of = ops.bert_attention_grad(*op.inputs, gradient,
+                                     **{name: op.get_attr(name) for name in ("heads", "least", "scale")})
+        return of.query_gradient, of.key_gradient, of.value_gradient, None, None
 
     return ops

@@ -1,11 +1,7 @@
 // What stands between a Transformer's matrix products, forward and gradient, and the optimizer's update: each in one
 // pass over memory, for CPUs.
 //
-// Dropout takes its draws as they come from TensorFlow's generator: a value stays where its draw is `least` or more, and
-// is then multiplied by `scale`. No draws at all: nothing is dropped. What comes out does not depend on the number of
-// threads.
-//
-// Built by training/native.py. Letters: M rows, H width, B batch, S sequence.
+// What comes out does not depend on the number of threads. Built by training/native.py. Letters: M rows, H width.
 
 #include <algorithm>
 #include <cmath>
@@ -15,6 +11,7 @@
 #include "tensorflow/core/common_runtime/dma_helper.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
+#include "training/draws.h"
 #include "training/lanes.h"
 #include "training/ops.h"
 
@@ -29,38 +26,6 @@ inline void ByLanes(int64_t count, Body body) {
   for (int64_t place = 0; place < count; place += kLanes)
     body(place, static_cast<int>(std::min<int64_t>(kLanes, count - place)));
 }
-
-// What a row of values is multiplied by: 0 or `scale`.
-struct Draws {
-  const int16_t* draws;  // null: nothing is dropped
-  int least;
-  float scale;
-
-  void Factors(int64_t first, int64_t count, float* factors) const {
-    for (int64_t place = 0; place < count; ++place) factors[place] = draws[first + place] >= least ? scale : 0.0f;
-  }
-};
-
-class WithDraws : public OpKernel {
- public:
-  explicit WithDraws(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("least", &least_));
-    OP_REQUIRES_OK(context, context->GetAttr("scale", &scale_));
-  }
-
- protected:
-  Draws DrawsOf(const Tensor& draws) const {
-    return {draws.NumElements() ? draws.flat<int16_t>().data() : nullptr, least_, scale_};
-  }
-
-  static bool Fit(const Tensor& draws, const Tensor& values) {
-    return !draws.NumElements() || draws.NumElements() == values.NumElements();
-  }
-
- private:
-  int least_;
-  float scale_;
-};
 
 // x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 constexpr float kTwice = 1.5957691216057308f, kCubic = 0.044715f;
@@ -157,7 +122,7 @@ class BertAddNorm : public WithDraws {
   void Compute(OpKernelContext* context) override {
     const Tensor &inputs = context->input(0), &residual = context->input(1), &draws = context->input(2);
     const Tensor &gamma = context->input(3), &beta = context->input(4);
-    OP_REQUIRES(context, inputs.dims() == 2 && residual.shape() == inputs.shape() && Fit(draws, inputs) &&
+    OP_REQUIRES(context, inputs.dims() == 2 && residual.shape() == inputs.shape() && Fit(draws, inputs.NumElements()) &&
                 gamma.NumElements() == inputs.dim_size(1) && beta.NumElements() == inputs.dim_size(1),
                 tensorflow::errors::InvalidArgument(
                     "BertAddNorm needs inputs and residual [M, H], draws [M H] or none, gamma and beta [H]"));
@@ -196,7 +161,7 @@ class BertAddNormGrad : public WithDraws {
     const Tensor &draws = context->input(3), &gamma = context->input(4);
     const int64_t height = inputs.dim_size(0), width = inputs.dim_size(1);
     OP_REQUIRES(context, gradient.shape() == inputs.shape() && residual.shape() == inputs.shape() &&
-                Fit(draws, inputs) && gamma.NumElements() == width,
+                Fit(draws, inputs.NumElements()) && gamma.NumElements() == width,
                 tensorflow::errors::InvalidArgument("BertAddNormGrad: shapes differ"));
     Tensor *of_inputs, *of_residual, *of_gamma, *of_beta;
     OP_REQUIRES_OK(context, context->allocate_output(0, inputs.shape(), &of_inputs));
@@ -259,100 +224,6 @@ class BertAddNormGrad : public WithDraws {
   }
 
   float epsilon_;
-};
-
-// The softmax of scores + bias over the last axis, and what dropout leaves of it.
-class BertSoftmax : public WithDraws {
- public:
-  using WithDraws::WithDraws;
-
-  void Compute(OpKernelContext* context) override {
-    const Tensor &scores = context->input(0), &bias = context->input(1), &draws = context->input(2);
-    OP_REQUIRES(context, scores.dims() == 4 && bias.dims() == 2 && Fit(draws, scores) &&
-                bias.dim_size(0) == scores.dim_size(0) && bias.dim_size(1) == scores.dim_size(3),
-                tensorflow::errors::InvalidArgument(
-                    "BertSoftmax needs scores [B, A, S, S], bias [B, S], draws [B A S S] or none"));
-    Tensor *dropped, *probabilities;
-    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 1, scores.shape(), &probabilities));
-    if (draws.NumElements()) {
-      OP_REQUIRES_OK(context, context->allocate_output(0, scores.shape(), &dropped));
-    } else {
-      context->set_output(0, *probabilities);
-      dropped = nullptr;
-    }
-    const int64_t length = scores.dim_size(3), rows_of_text = scores.dim_size(1) * scores.dim_size(2);
-    const float *from = Floats(scores), *added = Floats(bias);
-    const Draws chosen = DrawsOf(draws);
-    float *to = Floats(probabilities), *kept = dropped ? Floats(dropped) : nullptr;
-    ForRanges(context, scores.dim_size(0) * rows_of_text, length * kCostOfValue, [=](int64_t first, int64_t end) {
-      std::vector<float> factors(length);
-      for (int64_t row = first; row < end; ++row) {
-        Softmax(from + row * length, added + row / rows_of_text * length, length, to + row * length);
-        if (!kept) continue;
-        chosen.Factors(row * length, length, factors.data());
-        ByLanes(length, [&](int64_t place, int count) {
-          StoreSome(kept + row * length + place,
-                    LoadSome(to + row * length + place, count) * LoadSome(factors.data() + place, count), count);
-        });
-      }
-    });
-  }
-
- private:
-  static void Softmax(const float* scores, const float* bias, int64_t length, float* to) {
-    Lanes most = Fill(scores[0] + bias[0]), total{};
-    ByLanes(length, [&](int64_t place, int count) {
-      Lanes sum = LoadSome(scores + place, count) + LoadSome(bias + place, count);
-      StoreSome(to + place, sum, count);
-      for (int lane = count; lane < kLanes; ++lane) sum[lane] = most[lane];
-      most = sum > most ? sum : most;
-    });
-    const float largest = MostOf(most);
-    ByLanes(length, [&](int64_t place, int count) {
-      Lanes power = Exp(LoadSome(to + place, count) - largest);
-      for (int lane = count; lane < kLanes; ++lane) power[lane] = 0.0f;
-      StoreSome(to + place, power, count);
-      total += power;
-    });
-    const float share = 1.0f / SumOf(total);
-    ByLanes(length, [&](int64_t place, int count) {
-      StoreSome(to + place, LoadSome(to + place, count) * share, count);
-    });
-  }
-};
-
-class BertSoftmaxGrad : public WithDraws {
- public:
-  using WithDraws::WithDraws;
-
-  void Compute(OpKernelContext* context) override {
-    const Tensor &gradient = context->input(0), &probabilities = context->input(1), &draws = context->input(2);
-    OP_REQUIRES(context, gradient.dims() == 4 && gradient.shape() == probabilities.shape() && Fit(draws, gradient),
-                tensorflow::errors::InvalidArgument("BertSoftmaxGrad: shapes differ"));
-    Tensor* output;
-    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, gradient.shape(), &output));
-    const int64_t length = gradient.dim_size(3), rows = length ? gradient.NumElements() / length : 0;
-    const float *of = Floats(gradient), *from = Floats(probabilities);
-    const Draws chosen = DrawsOf(draws);
-    float* to = Floats(output);
-    ForRanges(context, rows, length * kCostOfValue, [=](int64_t first, int64_t end) {
-      std::vector<float> factors(length, 1.0f);
-      for (int64_t row = first; row < end; ++row) {
-        const float *given = of + row * length, *share = from + row * length;
-        if (chosen.draws) chosen.Factors(row * length, length, factors.data());
-        Lanes total{};
-        ByLanes(length, [&](int64_t place, int count) {
-          total += LoadSome(given + place, count) * LoadSome(factors.data() + place, count) *
-                   LoadSome(share + place, count);
-        });
-        const float mean = SumOf(total);
-        ByLanes(length, [&](int64_t place, int count) {
-          const Lanes kept = LoadSome(given + place, count) * LoadSome(factors.data() + place, count);
-          StoreSome(to + row * length + place, LoadSome(share + place, count) * (kept - mean), count);
-        });
-      }
-    });
-  }
 };
 
 // Adam's update of a variable and its moments, with the gradient first multiplied by `clip` and the variable by `kept`.
@@ -515,25 +386,6 @@ REGISTER_OP("BertAddNormGrad")
       return tensorflow::Status();
     });
 
-REGISTER_OP("BertSoftmax")
-    .Attr("least: int")
-    .Attr("scale: float")
-    .Input("scores: float")
-    .Input("bias: float")
-    .Input("draws: int16")
-    .Output("dropped: float")
-    .Output("probabilities: float")
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
-
-REGISTER_OP("BertSoftmaxGrad")
-    .Attr("least: int")
-    .Attr("scale: float")
-    .Input("gradient: float")
-    .Input("probabilities: float")
-    .Input("draws: int16")
-    .Output("scores_gradient: float")
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
-
 REGISTER_OP("BertAdam")
     .Attr("beta_1: float")
     .Attr("beta_2: float")
@@ -569,7 +421,5 @@ REGISTER_KERNEL_BUILDER(Name("BertGelu").Device(DEVICE_CPU), BertGelu);
 REGISTER_KERNEL_BUILDER(Name("BertGeluGrad").Device(DEVICE_CPU), BertGeluGrad);
 REGISTER_KERNEL_BUILDER(Name("BertAddNorm").Device(DEVICE_CPU), BertAddNorm);
 REGISTER_KERNEL_BUILDER(Name("BertAddNormGrad").Device(DEVICE_CPU), BertAddNormGrad);
-REGISTER_KERNEL_BUILDER(Name("BertSoftmax").Device(DEVICE_CPU), BertSoftmax);
-REGISTER_KERNEL_BUILDER(Name("BertSoftmaxGrad").Device(DEVICE_CPU), BertSoftmaxGrad);
 
 }  // namespace

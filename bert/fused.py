@@ -1,7 +1,7 @@
 """What stands between a Transformer's matrix products, and the optimizer's update: in one pass over memory, by the ops
 of fused.cc, where they run, else by TensorFlow's own. The same numbers but for rounding, and the same draws of dropout.
 
-Letters: M rows, H width, B batch, A heads, S sequence.
+Letters: M rows, H width.
 """
 
 import functools
@@ -46,23 +46,9 @@ def add_norm(inputs, residual, gamma, beta, rate, site):
     """
     if not native.available():
         return layer_norm(dropout(inputs, rate, site) + residual, gamma, beta)
-    draws, least, scale = _draws(inputs, rate, site)
+    draws, least, scale = kept_draws(lambda: tf.size(inputs), rate, site)
     return _ops().bert_add_norm(inputs, residual, draws, gamma, beta, least=least, scale=scale,
                                 epsilon=LAYER_NORM_EPSILON)
-
-
-def softmax(scores, bias, rate, site):
-    """dropout(softmax(scores + bias)).
-
-    Args:
-      scores: float32 [B, A, S, S].
-      bias: float32 [B, 1, 1, S], without gradient.
-      rate, site: of dropout, see `bert.randomness.dropout`.
-    """
-    if not native.available():
-        return dropout(tf.nn.softmax(scores + bias), rate, site)
-    draws, least, scale = _draws(scores, rate, site)
-    return _ops().bert_softmax(scores, bias[:, 0, 0], draws, least=least, scale=scale).dropped
 
 
 def adam(variable, m, v, gradient, clip, kept, rate, beta_1, beta_2, epsilon):
@@ -91,10 +77,14 @@ def adam(variable, m, v, gradient, clip, kept, rate, beta_1, beta_2, epsilon):
             beta2=beta_2, epsilon=epsilon, grad=gradient * clip, use_locking=False)
 
 
-def _draws(tensor, rate, site):
-    if rate == 0.0:
-        return tf.zeros([0], tf.int16), 0, 1.0
-    return dropout_draws(tensor, rate, site)
+def kept_draws(count_of, rate, site):
+    """What an op of ours is told of dropout: as `bert.randomness.dropout_draws`, and of rate 0 too.
+
+    Args:
+      count_of: function without arguments; the count, asked for where something is dropped.
+      rate, site: of dropout, see `bert.randomness.dropout`.
+    """
+    return dropout_draws(count_of(), rate, site) if rate else (tf.zeros([0], tf.int16), 0, 1.0)
 
 
 @functools.lru_cache(maxsize=None)
@@ -115,10 +105,5 @@ def _ops():
         of = ops.bert_add_norm_grad(gradient, inputs, residual, draws, gamma,
                                     **attributes(op, "least", "scale", "epsilon"))
         return of.inputs_gradient, of.residual_gradient, None, of.gamma_gradient, of.beta_gradient
-
-    @tf.RegisterGradient("BertSoftmax")
-    def _of_softmax(op, gradient, _):
-        of_scores = ops.bert_softmax_grad(gradient, op.outputs[1], op.inputs[2], **attributes(op, "least", "scale"))
-        return of_scores, None, None
 
     return ops

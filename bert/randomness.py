@@ -101,21 +101,24 @@ def dropout(tensor, rate, site="dropout"):
     """
     if rate == 0.0:
         return tensor
-    draws, least, scale = dropout_draws(tensor, rate, site)
+    draws, least, scale = dropout_draws(tf.size(tensor), rate, site)
     keep = tf.reshape(draws >= least, tf.shape(tensor))
     return tensor * tf.cast(keep, tensor.dtype) * scale
 
 
-def dropout_draws(tensor, rate, site="dropout"):
-    """What decides a dropout; arguments as of `dropout`, the rate above 0.
+def dropout_draws(count, rate, site="dropout"):
+    """What decides a dropout.
+
+    Args:
+      count: int32 scalar, the values of the tensor.
+      rate, site: as of `dropout`, the rate above 0.
 
     Returns:
-      int16 [N], a draw for each value of the tensor; the least draw that keeps its value; what kept ones are
-      multiplied by.
+      int16 [count], a draw for each value; the least draw that keeps its value; what kept ones are multiplied by.
     """
     seed = stateless_seed("%s/%s" % (tf.get_variable_scope().name, site))
     dropped = min(round(rate * 2 ** 16), 2 ** 16 - 1)
-    return _draw_16_bits(tf.size(tensor), seed), dropped - 2 ** 15, 2 ** 16 / (2 ** 16 - dropped)
+    return _draw_16_bits(count, seed), dropped - 2 ** 15, 2 ** 16 / (2 ** 16 - dropped)
 
 
 def _draw_16_bits(count, seed):

@@ -13,11 +13,11 @@ from training import native
 pytestmark = graphs.COMPILED
 
 
-def attended(lengths, length, heads):
+def attended(lengths, length, heads, rate=0.0):
     """Function of query, key and value for `both`; lengths: real tokens of each text."""
     mask = np.arange(length) < np.array(lengths)[:, None]
     bias = np.where(mask, 0.0, -10000.0)[:, None, None, :].astype(np.float32)
-    return lambda *given: attention.attend(*given, tf.constant(bias), heads, 0.0, "")
+    return lambda *given: attention.attend(*given, tf.constant(bias), heads, rate, "here")
 
 
 def drawn(rows, width, scale=1.0):
@@ -25,9 +25,9 @@ def drawn(rows, width, scale=1.0):
 
 
 @pytest.mark.parametrize("width", [1, 5, 16, 26, 64, 100])
-@pytest.mark.parametrize("length", [1, 6, 15, 16, 17, 64, 100])
-def test_any_length_and_width_of_a_head(length, width):
-    same(attended([length, max(1, length // 2)], length, 3), *drawn(2 * length, 3 * width), atol=2e-5)
+@pytest.mark.parametrize("length, rate", [(1, 0.0), (6, 0.3), (15, 0.0), (16, 0.3), (17, 0.3), (64, 0.0), (100, 0.3)])
+def test_any_length_and_width_of_a_head(length, rate, width):
+    same(attended([length, max(1, length // 2)], length, 3, rate), *drawn(2 * length, 3 * width), atol=2e-5)
 
 
 def test_a_tensor_that_is_query_and_key_and_value_has_the_gradient_of_all_three():
@@ -38,7 +38,7 @@ def test_a_tensor_that_is_query_and_key_and_value_has_the_gradient_of_all_three(
 @pytest.mark.parametrize("length, width, heads", [
     (17, 16, 24), (512, 64, 40)], ids=["all of a thread's at once", "four at once, and a thread has more"])
 def test_many_heads(length, width, heads):
-    same(attended([length], length, heads), *drawn(length, heads * width), atol=2e-5)
+    same(attended([length], length, heads, 0.2), *drawn(length, heads * width), atol=2e-5)
 
 
 def test_what_stands_at_padding_is_not_looked_at():
@@ -91,21 +91,34 @@ def test_nothing_to_compute(lengths, length):
         assert one.shape == (0, 8)
 
 
-@pytest.mark.parametrize("rows, width, bias, heads", [(6, 8, [2, 4], 2), (8, 8, [2, 4], 3), (8, 8, [8], 2)])
-def test_other_shapes_are_refused(rows, width, bias, heads):
+@pytest.mark.parametrize("rows, width, bias, heads, draws", [
+    (6, 8, [2, 4], 2, 0), (8, 8, [2, 4], 3, 0), (8, 8, [8], 2, 0), (8, 8, [2, 4], 2, 63)])
+def test_other_shapes_are_refused(rows, width, bias, heads, draws):
     with pytest.raises(tf.errors.InvalidArgumentError, match="BertAttention needs query"):
-        run(lambda: attention._ops().bert_attention(*[tf.zeros([rows, width])] * 3, tf.zeros(bias), heads=heads))
+        run(lambda: attention._ops().bert_attention(
+            *[tf.zeros([rows, width])] * 3, tf.zeros(bias), tf.zeros([draws], tf.int16), heads=heads, least=0,
+            scale=1.0))
 
 
-def test_dropout_draws_as_it_does_without_our_ops():
-    def dropped(*given):
-        return attention.attend(*given, tf.zeros([2, 1, 1, 12]), 2, 0.4, "here")
+def test_a_gradient_of_another_shape_is_refused():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shapes differ"):
+        run(lambda: attention._ops().bert_attention_grad(
+            *[tf.zeros([8, 8])] * 3, tf.zeros([2, 4]), tf.zeros([0], tf.int16), tf.zeros([8, 4]), heads=2, least=0,
+            scale=1.0))
 
-    same(dropped, *drawn(24, 16), atol=2e-5)
+
+def test_what_is_dropped_is_dropped_in_the_gradient_too():
+    length = 40
+    ones = np.ones([length, 1])
+    # Alike scores, and every value its own: what a value gets is what its probabilities in all rows have kept.
+    _, *_, of_values = same(attended([length], length, 1, 0.99), ones * 0.0, ones, values(length, 1), atol=2e-5)
+    assert (of_values == 0.0).any() and not (of_values == 0.0).all()
 
 
-def test_no_scores_are_kept_without_dropout():
+def test_no_scores_are_kept():
     with tf.Graph().as_default(), native.using(True):
-        given = [tf.ones([8, 8])] * 3
-        attention.attend(*given, tf.zeros([2, 1, 1, 4]), 2, 0.0, "")
-        assert {"BatchMatMul", "BatchMatMulV2"}.isdisjoint(op.type for op in tf.get_default_graph().get_operations())
+        given = [tf.placeholder(tf.float32, [8, 8]) for _ in range(3)]
+        context = attention.attend(*given, tf.zeros([2, 1, 1, 4]), 2, 0.1, "here")
+        tf.gradients(context, given)
+        kinds = {op.type for op in tf.get_default_graph().get_operations()}
+    assert "BertAttentionGrad" in kinds and kinds.isdisjoint({"BatchMatMul", "BatchMatMulV2", "Softmax"})
