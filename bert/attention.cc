@@ -36,30 +36,30 @@ struct Shape {
   }
 };
 
-// A matrix [S, D] of one head, packed, and its transpose.
-struct Packed {
-  Panels rows, columns;
-};
+using PerHead = std::vector<Panels>;
 
-// Packs some heads: all of a row is read before the next one, for the other way memory would be waited for.
-void Pack(const Shape& shape, const float* values, int heads, bool rows, bool columns, std::vector<Packed>* packed) {
+void Reserve(PerHead* packed, int heads, int depth, int groups) {
   packed->resize(std::max<size_t>(packed->size(), heads));
-  for (int head = 0; head < heads; ++head) {
-    if (rows) (*packed)[head].rows.Reserve(shape.length, shape.DepthGroups());
-    if (columns) (*packed)[head].columns.Reserve(shape.depth, shape.Columns());
-  }
+  for (int head = 0; head < heads; ++head) (*packed)[head].Reserve(depth, groups);
+}
+
+// Packs the matrices [S, D] of some heads, or their transposes, or both; null: not wanted. All of a row is read before the
+// next one, for the other way memory would be waited for.
+void Pack(const Shape& shape, const float* values, int heads, PerHead* rows, PerHead* columns) {
+  if (rows) Reserve(rows, heads, shape.length, shape.DepthGroups());
+  if (columns) Reserve(columns, heads, shape.depth, shape.Columns());
   for (int first = 0; first < shape.length; first += kLanes)
     for (int head = 0; head < heads; ++head)
       for (int group = 0; group < shape.DepthGroups(); ++group) {
-        Packed& to = (*packed)[head];
         Lanes square[kLanes] = {};
         for (int i = 0; i < std::min(kLanes, shape.length - first); ++i) {
           square[i] = LoadSome(values + shape.Place(first + i, head, group), shape.Count(group));
-          if (rows) to.rows.Put(first + i, group, square[i]);
+          if (rows) (*rows)[head].Put(first + i, group, square[i]);
         }
         if (!columns) continue;
         Transpose(square);
-        for (int k = 0; k < shape.Count(group); ++k) to.columns.Put(group * kLanes + k, first / kLanes, square[k]);
+        for (int k = 0; k < shape.Count(group); ++k)
+          (*columns)[head].Put(group * kLanes + k, first / kLanes, square[k]);
       }
 }
 
@@ -172,8 +172,8 @@ class Forward {
 
   void Run(const Heads& heads, float* context) {
     softmax_.Take(heads.bias);
-    Pack(shape_, heads.key, heads.count, false, true, &keys_);
-    Pack(shape_, heads.value, heads.count, true, false, &values_);
+    Pack(shape_, heads.key, heads.count, nullptr, &turned_keys_);
+    Pack(shape_, heads.value, heads.count, &values_, nullptr);
     ByRows(shape_.length, [&](int first, int rows) {
       for (int head = 0; head < heads.count; ++head) Rows(heads, head, first, rows, context);
     });
@@ -183,7 +183,7 @@ class Forward {
   void Rows(const Heads& heads, int head, int first, int rows, float* context) {
     float shares[kRows], *to[kRows];
     const float* powers[kRows];
-    softmax_.Make(heads.query, keys_[head].columns, head, first, rows, shares);
+    softmax_.Make(heads.query, turned_keys_[head], head, first, rows, shares);
     for (int r = 0; r < rows; ++r) {
       Lanes* row = softmax_.Powers(r);
       if (factors_.Any()) {
@@ -193,13 +193,13 @@ class Forward {
       powers[r] = reinterpret_cast<float*>(row);
       to[r] = context + shape_.Place(first + r, head);
     }
-    MultiplyTo(shape_, values_[head].rows, rows, powers, [&](int r) { return shares[r]; }, to);
+    MultiplyTo(shape_, values_[head], rows, powers, [&](int r) { return shares[r]; }, to);
   }
 
   const Shape shape_;
   Softmax softmax_;
   Factors factors_;
-  std::vector<Packed> keys_, values_;
+  PerHead turned_keys_, values_;
 };
 
 // With P the probabilities, F the factors of dropout, G the gradient of the context, and * value by value:
@@ -222,17 +222,17 @@ class Backward {
 
   void Run(const Heads& heads, const float* of_context, const Gradients& to) {
     softmax_.Take(heads.bias);
-    Pack(shape_, heads.query, heads.count, true, false, &queries_);
-    Pack(shape_, heads.key, heads.count, true, true, &keys_);
-    Pack(shape_, heads.value, heads.count, false, true, &values_);
-    Pack(shape_, of_context, heads.count, true, false, &of_contexts_);
+    Pack(shape_, heads.query, heads.count, &queries_, nullptr);
+    Pack(shape_, heads.key, heads.count, &keys_, &turned_keys_);
+    Pack(shape_, heads.value, heads.count, nullptr, &turned_values_);
+    Pack(shape_, of_context, heads.count, &of_contexts_, nullptr);
     for (int head = 0; head < heads.count; ++head) {
       ByRows(shape_.length, [&](int first, int rows) { Rows(heads, head, first, rows, of_context, to.query); });
       Turn(dropped_);
       Turn(of_scores_);
       ByRows(shape_.length, [&](int first, int rows) {
-        ToColumns(of_scores_, queries_[head].rows, softmax_.scale, head, first, rows, to.key);
-        ToColumns(dropped_, of_contexts_[head].rows, 1.0f, head, first, rows, to.value);
+        ToColumns(of_scores_, queries_[head], softmax_.scale, head, first, rows, to.key);
+        ToColumns(dropped_, of_contexts_[head], 1.0f, head, first, rows, to.value);
       });
     }
   }
@@ -244,10 +244,10 @@ class Backward {
   void Rows(const Heads& heads, int head, int first, int rows, const float* of_context, float* of_query) {
     float shares[kRows], *to[kRows];
     const float *given[kRows], *of_scores[kRows];
-    softmax_.Make(heads.query, keys_[head].columns, head, first, rows, shares);
+    softmax_.Make(heads.query, turned_keys_[head], head, first, rows, shares);
     for (int r = 0; r < rows; ++r) given[r] = of_context + shape_.Place(first + r, head);
     std::fill_n(of_dropped_, kRows * columns_, Lanes{});
-    const Panels& values = values_[head].columns;
+    const Panels& values = turned_values_[head];
     values.ForEach([&](int group, int) { values.Multiply(group, rows, given, of_dropped_ + group, columns_); });
     for (int r = 0; r < rows; ++r) {
       const size_t row = static_cast<size_t>(first + r) * columns_;
@@ -256,7 +256,7 @@ class Backward {
       of_scores[r] = reinterpret_cast<float*>(of_scores_ + row);
       to[r] = of_query + shape_.Place(first + r, head);
     }
-    MultiplyTo(shape_, keys_[head].rows, rows, of_scores, [&](int) { return softmax_.scale; }, to);
+    MultiplyTo(shape_, keys_[head], rows, of_scores, [&](int) { return softmax_.scale; }, to);
   }
 
   void ThroughSoftmax(const Lanes* powers, float share, const float* factors, Lanes* of_dropped, Lanes* dropped,
@@ -304,7 +304,7 @@ class Backward {
   Factors factors_;
   LanesArray of_dropped_rows_, of_squares_;
   Lanes *const of_dropped_, *const dropped_, *const of_scores_;  // [kRows, S], [S, S] twice
-  std::vector<Packed> queries_, keys_, values_, of_contexts_;
+  PerHead queries_, keys_, turned_keys_, turned_values_, of_contexts_;
 };
 
 class OfAttention : public WithDraws {
@@ -387,27 +387,24 @@ class BertAttentionGrad : public OfAttention {
   }
 };
 
+// What both ops are given.
+#define WITH_HEADS               \
+  Attr("heads: int >= 1")        \
+      .Attr("least: int")        \
+      .Attr("scale: float")      \
+      .Input("query: float")     \
+      .Input("key: float")       \
+      .Input("value: float")     \
+      .Input("bias: float")      \
+      .Input("draws: int16")
+
 REGISTER_OP("BertAttention")
-    .Attr("heads: int >= 1")
-    .Attr("least: int")
-    .Attr("scale: float")
-    .Input("query: float")
-    .Input("key: float")
-    .Input("value: float")
-    .Input("bias: float")
-    .Input("draws: int16")
+    .WITH_HEADS
     .Output("context: float")
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
 
 REGISTER_OP("BertAttentionGrad")
-    .Attr("heads: int >= 1")
-    .Attr("least: int")
-    .Attr("scale: float")
-    .Input("query: float")
-    .Input("key: float")
-    .Input("value: float")
-    .Input("bias: float")
-    .Input("draws: int16")
+    .WITH_HEADS
     .Input("context_gradient: float")
     .Output("query_gradient: float")
     .Output("key_gradient: float")

@@ -386,13 +386,17 @@ REGISTER_OP("BertAddNormGrad")
       return tensorflow::Status();
     });
 
+// What both updates are given first.
+#define WITH_MOMENTS             \
+  Attr("beta_1: float")          \
+      .Attr("beta_2: float")     \
+      .Attr("epsilon: float")    \
+      .Input("variable: resource") \
+      .Input("m: resource")      \
+      .Input("v: resource")
+
 REGISTER_OP("BertAdam")
-    .Attr("beta_1: float")
-    .Attr("beta_2: float")
-    .Attr("epsilon: float")
-    .Input("variable: resource")
-    .Input("m: resource")
-    .Input("v: resource")
+    .WITH_MOMENTS
     .Input("gradient: float")
     .Input("clip: float")
     .Input("kept: float")
@@ -401,12 +405,7 @@ REGISTER_OP("BertAdam")
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return tensorflow::Status(); });
 
 REGISTER_OP("BertAdamOfRows")
-    .Attr("beta_1: float")
-    .Attr("beta_2: float")
-    .Attr("epsilon: float")
-    .Input("variable: resource")
-    .Input("m: resource")
-    .Input("v: resource")
+    .WITH_MOMENTS
     .Input("values: float")
     .Input("ids: int32")
     .Input("clip: float")

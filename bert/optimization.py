@@ -105,9 +105,9 @@ def create_train_op(loss, schedule, variables=None, with_moments=None):
 
 
 def _stays_in_rows(gradient, schedule):
-    """Whether the gradient of a table is kept as the rows that have one: most have none, but all decay.
+    """Whether the gradient of a table is kept as the rows that have one; most have none.
 
-    Not where it is added up, and not from machine to machine, where each sends as much as another.
+    Not where it is added up in a variable or divided by a loss scale; from machine to machine it was not tried.
     """
     return (isinstance(gradient, tf.IndexedSlices) and schedule.num_parts == 1 and not schedule.loss_scaling
             and native.available() and not cluster.jobs())

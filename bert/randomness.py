@@ -110,7 +110,7 @@ def dropout_draws(count, rate, site="dropout"):
     """What decides a dropout.
 
     Args:
-      count: int32 scalar, the values of the tensor.
+      count: int32 scalar, how many values the tensor has.
       rate, site: as of `dropout`, the rate above 0.
 
     Returns:
