@@ -1,10 +1,15 @@
 """The same computed by our ops and by TensorFlow's own."""
 
 import numpy as np
+import pytest
 import tensorflow.compat.v1 as tf
 
+from tests import graphs
 from tests.graphs import run
 from training import native
+
+EACH_OP = pytest.mark.parametrize("native_ops", [pytest.param(True, marks=graphs.COMPILED), False],
+                                  ids=["our_op", "tensorflows"])
 
 
 def both(build, *inputs):
