@@ -45,3 +45,8 @@ def test_the_section_tells_both_jobs_and_is_checked_only_where_it_was_measured()
             "contenders": [{"title": "our ops, tensorflow 2.15", "seconds": turns.summary([2.0])}]}
     found = scaling.section({"matrix_product": {"races": [race]}, "pretraining": {"races": [step]}})
     assert "own rate of 300 GFLOP/s" in found and "measured were 2000 ms" in found
+
+    for absent in ("matrix_product", "pretraining"):  # a machine without TensorFlow 2.15 has measured others
+        results = {"matrix_product": {"races": [race]}, "pretraining": {"races": [step]}}
+        results[absent] = {"races": [dict(race, contenders=[])]}
+        assert "Checked" not in scaling.section(results)
