@@ -45,10 +45,21 @@ def section(case, result, name, folder):
     lines += ["![%s](%s/%s.svg)" % (case.title, folder, name), ""]
     absent = "; absent: " + ", ".join(result["absent"]) if result["absent"] else ""
     texts = "".join(" --%s=%s" % item for item in result["texts"].items())
+    lines += [versions(result["races"]), ""]
     lines.append("`python -m benchmarks.run --only=%s --rounds=%d --repetitions=%d%s`, %s, commit %s, on %d cores of "
                  "%s%s." % (name, result["rounds"], result["repetitions"], texts, result["date"], machine["commit"],
                             machine["cores"], machine["cpu"], absent))
     return "\n".join(lines + [""])
+
+
+def versions(races):
+    """A sentence of what the contenders ran on: packages, Pythons, and threads where not all cores are taken anyway."""
+    def told(about):
+        return ", ".join("%s %s" % (name.replace("python", "Python"), about[name])
+                         for name in sorted(about, key=lambda name: (name == "python", name)))
+
+    kinds = {told(contender["about"]) for race in races for contender in race["contenders"]}
+    return "Versions: %s." % "; ".join(sorted(filter(None, kinds)))
 
 
 def table(race, statistic="median"):

@@ -28,3 +28,10 @@ def test_a_contender_is_compared_with_that_of_the_same_tensorflow():
 
 def test_a_goal_of_contenders_that_were_absent_is_not_reached():
     assert performance_page.told(Goal(1.0, "ours", "another"), RACES).endswith("Not measured.")
+
+
+def test_versions_are_told_once_each():
+    about = [{"python": "3.7.16", "tensorflow": "1.15.0"}, {"threads": 2, "torch": "2.13.0", "python": "3.11.7"}]
+    races = [{"contenders": [{"about": one} for one in about + about[:1]]}]
+    assert performance_page.versions(races) == (
+        "Versions: tensorflow 1.15.0, Python 3.7.16; threads 2, torch 2.13.0, Python 3.11.7.")

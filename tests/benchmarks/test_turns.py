@@ -90,7 +90,7 @@ def test_a_table_of_growth_fits_the_exponents_of_time_and_memory():
 
 def test_a_page_has_every_case_that_was_measured_with_its_plot(tmp_path):
     race = {"title": "things", "work": [3.0, "GFLOP"], "sizes": [], "contenders": [
-        {"title": "one", "seconds": turns.summary([0.1, 0.2, 0.3]), "megabytes": 9}]}
+        {"title": "one", "about": {"torch": "2"}, "seconds": turns.summary([0.1, 0.2, 0.3]), "megabytes": 9}]}
     result = {"machine": {"cpu": "a CPU", "cores": 2, "commit": "abc"}, "races": [race], "rounds": 3, "repetitions": 1,
               "absent": ["torch"], "date": "2000-01-01", "texts": {"data_dir": "reviews"},
               "about_texts": "Reviews of books."}
