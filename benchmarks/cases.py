@@ -8,6 +8,7 @@ from benchmarks import material
 from benchmarks import scaling
 from benchmarks.turns import CHECKOUT, Contender
 from bert.modeling import BertConfig
+from student.modeling import BiLstmConfig
 from training import files
 
 # title, text: for the page; races: function of material.Setting -> list of Race; needs_text: whether they need its
@@ -27,8 +28,10 @@ Race = collections.namedtuple("Race", "title work contenders sizes", defaults=((
 TENSORFLOW, TORCH = "benchmarks.tensorflow_contenders", "benchmarks.torch_contenders"
 RUNTIME = "benchmarks.onnx_contenders"
 COMMAND, PROCESS = "benchmarks.command_contenders", "benchmarks.process_contenders"
+ANSWER = "benchmarks.answer_contenders"
 
-MASKED_LM = {"batch": 32, "length": 128, "predictions": 20, "layers": 6, "width": 384}
+MASKED_LM = {"batch": scaling.MEASURED_BATCH, "length": scaling.LENGTH, "predictions": scaling.PREDICTIONS,
+             "layers": scaling.MEASURED.num_hidden_layers, "width": scaling.MEASURED.hidden_size}
 FIRST_PREDICTION = "from serving.predictor import Predictor\n"
 
 # Tokens of a text: the middles of 32 equal parts of 6,000 reviews, by length, cut at 128.
@@ -41,6 +44,17 @@ def _present(contenders):
     return [contender for contender in contenders if contender.python]
 
 
+def yardstick(setting):
+    """What the machine's matrix products take, beside a race of GFLOP: (list of at most one Contender, its GFLOP)."""
+    sizes = {"rows": 4096, "depth": 768, "columns": 3072}
+    contender = Contender("the machine", setting.pythons["torch"], TORCH, "matrix_product", sizes)
+    return _present([contender]), _product_gflop(**sizes)
+
+
+def _product_gflop(rows, depth, columns):
+    return 2e-9 * rows * depth * columns
+
+
 def _matrix_products(setting):
     """TensorFlow's rate against the machine's, for the sizes that matter."""
     races, pythons = [], setting.pythons
@@ -49,7 +63,7 @@ def _matrix_products(setting):
         contenders = [Contender("PyTorch (oneDNN)", pythons["torch"], TORCH, "matrix_product", arguments)] + [
             Contender(kind, pythons[kind], TENSORFLOW, "matrix_product", arguments) for kind in material.TENSORFLOWS]
         races.append(Race("[%d x %d] times [%d x %d]" % (rows, depth, depth, columns),
-                          (2e-9 * rows * depth * columns, "GFLOP"), _present(contenders)))
+                          (_product_gflop(**arguments), "GFLOP"), _present(contenders)))
     return races
 
 
@@ -64,18 +78,13 @@ def _lstm_stacks(sizes, train):
                     Contender("%s, %s" % (kernel, kind), pythons[kind], TENSORFLOW, "lstm_stack",
                               dict(arguments, kernel=kernel))
                     for kind in reversed(material.TENSORFLOWS) for kernel in ("native", "block")]
-                found.append(Race(
-                    "batch %d, L %d, %d units a direction" % (batch, length, units),
-                    (_lstm_gflop(units, batch, length) * (3 if train else 1), "GFLOP"), _present(contenders)))
+                gflop = 1e-9 * batch * scaling.lstm_flops(BiLstmConfig(
+                    21128, hidden_size=2 * units, embedding_size=200), length) * (3 if train else 1)
+                found.append(Race("batch %d, L %d, %d units a direction" % (batch, length, units),
+                                  (gflop, "GFLOP"), _present(contenders)))
         return found
 
     return races
-
-
-def _lstm_gflop(units, batch, length, features=200, layers=3):
-    """Products of three layers in two directions, forward."""
-    widths = [features] + [2 * units] * (layers - 1)
-    return sum(2e-9 * batch * length * 2 * (width + units) * 4 * units for width in widths)
 
 
 def _runs(setting, title, script, flags, **arguments):
@@ -100,6 +109,11 @@ def _lightly_distilled(setting):
     return _distilled(setting, setting.small_teacher) + ["--layer_map=1:1,3:2"]
 
 
+# How the contenders of a race about padding differ.
+_PADDED = (("128 tokens each, all computed", {"pad_to": 128, "filled": True}), ("padded to 128", {"pad_to": 128}),
+           ("as they are", {}))
+
+
 def _padding(setting):
     """Training with texts of similar length together, against the same texts at a fixed L."""
     races = []
@@ -108,11 +122,31 @@ def _padding(setting):
             ("teacher of 2 x 128, unlabelled texts", "run_pretraining.py", [
                 "--input_file=" + setting.records, "--vocab_file=" + setting.vocab_file,
                 "--bert_config_file=" + material.SMALL_BERT])):
-        contenders = (_runs(setting, "128 tokens each, all computed", script, flags, pad_to=128, filled=True)[:1]
-                      + _runs(setting, "padded to 128", script, flags, pad_to=128)[:1]
-                      + _runs(setting, "as they are", script, flags)[:1])
-        races.append(Race(title, (32, "texts"), _present(contenders)))
+        races.append(Race(title, (32, "texts"), [contender for how, changes in _PADDED for contender in _runs(
+            setting, how, script, flags, **changes)]))
     return races
+
+
+def _padded_answers(setting):
+    """Evaluation and prediction, the same way."""
+    jobs = (("evaluation", "labelled texts", {
+                "run": setting.student, "record_file": os.path.join(setting.student, "records", "train.tfrecord")}),
+            ("prediction", "unlabelled texts", {
+                "export": os.path.join(setting.student, "export"), "text_file": setting.unlabeled_file}))
+    return [Race("%s, %s" % (name, texts), (1, "runs"), _present([
+        Contender("%s, %s" % (how, kind), setting.pythons[kind], ANSWER, name, dict(arguments, **changes))
+        for how, changes in _PADDED for kind in reversed(material.TENSORFLOWS)])) for name, texts, arguments in jobs]
+
+
+def _padding_and_accuracy(setting):
+    """Whole trainings of the paper's student, a seed each."""
+    flags = [*_student(setting), "--num_train_epochs=10", "--do_train", "--do_eval"]
+    return [Race("student, labelled texts, 10 epochs", (1, "runs"), _present([
+        Contender("%s, %s" % (how, kind), setting.pythons[kind], PROCESS, "process", {
+            "arguments": [*words, "run_classifier.py", *flags], "output_flag": "--output_dir", "seeded": True,
+            "figures": ["eval.json", ["accuracy"]]})
+        for how, words in (("padded to 128, updates of any texts", ["-m", "benchmarks.padded_input", "128"]),
+                           ("as they are, updates of similar texts", [])) for kind in reversed(material.TENSORFLOWS)]))]
 
 
 def _distillation(setting):
@@ -201,7 +235,8 @@ def _encoder(setting):
 
 def _masked_lm_race(contenders):
     """Of `pretraining_step` with MASKED_LM."""
-    return Race("6 x 384, batch 32, L 128, 20 predictions", (32, "texts"), _present(contenders))
+    gflop = 1e-9 * scaling.MEASURED_BATCH * scaling.training_flops(scaling.MEASURED)
+    return Race("6 x 384, batch 32, L 128, 20 predictions", (gflop, "GFLOP"), _present(contenders))
 
 
 def _pretraining(setting):
@@ -357,6 +392,15 @@ CASES = collections.OrderedDict([
         # 0.85 of what leaving padding out can give.
         [Goal(1 / (0.85 * 1.57), "as they are", "128 tokens each", ", labelled"),
          Goal(1 / (0.85 * 3.07), "as they are", "128 tokens each", "unlabelled")])),
+    ("padded_answers", Case(
+        "Padding: evaluation and prediction", "The paper's student answers to the same texts: all records once, as "
+        "`--do_eval` does, and 960 texts by the predictor, from ids to labels.", _padded_answers, True,
+        goals=[Goal(1 / (0.85 * 1.57), "as they are", "128 tokens each", ", labelled"),
+               Goal(1 / (0.85 * 3.07), "as they are", "128 tokens each", "unlabelled")])),
+    ("padding_accuracy", Case(
+        "Padding: a whole training, and what it comes to", "From the start of the command to the figures of test, a "
+        "seed for each repetition: the accuracy on test.", _padding_and_accuracy,
+        True)),
     ("distillation", Case(
         "Distillation", "The paper's student, three terms, labelled and unlabelled texts mixed. PyTorch runs the plain "
         "loop: teacher, student, projections, three losses, Adam, every text padded to L.", _distillation, True, 4,

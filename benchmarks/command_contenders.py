@@ -14,13 +14,14 @@ import time
 from training import command  # noqa: F401  quiets TensorFlow's log
 import tensorflow.compat.v1 as tf
 
+from benchmarks import padded_input
 from benchmarks import turns
+from bert import optimization
 from bert import records
 from tasks import runs
 
 
-PREDICTIONS = 20  # masked tokens of a text at most, as create_pretraining_data makes them
-REPEATED = 32     # batches; of one alone the word table's rows would stay in the caches
+EXCHANGED = "exchanged_bytes"
 
 
 class Turns(tf.estimator.SessionRunHook):
@@ -28,65 +29,54 @@ class Turns(tf.estimator.SessionRunHook):
 
     def __init__(self, answers):
         """answers: stream that `turns.race` reads."""
-        self._answers, self._seconds, self._left, self._turns = answers, [], turns.WARM_UP, 0
+        self._answers, self._measured, self._left, self._turns = answers, [], turns.WARM_UP, 0
 
     def before_run(self, run_context):
-        del run_context
         if not self._left:
             self._wait()
         self._started = time.perf_counter()
+        return tf.estimator.SessionRunArgs(run_context.session.graph.get_collection(EXCHANGED))
 
     def after_run(self, run_context, run_values):
-        del run_context, run_values
-        self._seconds.append(time.perf_counter() - self._started)
+        del run_context
+        seconds = time.perf_counter() - self._started
+        exchanged = {"exchanged, MB": 1e-6 * float(run_values.results[0])} if run_values.results else {}
+        self._measured.append((seconds, exchanged))
         self._left -= 1
 
     def _wait(self):
-        self._answer(self._seconds if self._turns else {"tensorflow": tf.__version__})
+        self._answer(self._measured if self._turns else {"tensorflow": tf.__version__})
         line = sys.stdin.readline()
         while line == turns.MEMORY:
             self._answer(turns.peak_megabytes())
             line = sys.stdin.readline()
         if not line:
             os._exit(0)
-        self._seconds, self._left, self._turns = [], int(line), self._turns + 1
-
+        self._measured, self._left, self._turns = [], int(line), self._turns + 1
 
     def _answer(self, found):
         print(json.dumps(found), file=self._answers, flush=True)
 
 
-def changed_input(make_input_fn, repeat=False, pad_to=0, filled=False):
-    """`records.training_input_fn` with another input.
+def counting(update_all):
+    """`optimization._update_all`, with what replicas exchange counted in the graph: bytes of gradients, of one of them.
 
-    Args:
-      make_input_fn: that function.
-      repeat: whether some batches come again and again.
-      pad_to: tokens of every text; predictions are then padded too, to `PREDICTIONS`. 0: as they are.
-      filled: whether padding passes for text and for predictions, so that no model leaves it out.
+    They are in the collection `EXCHANGED`, where there are several replicas.
     """
-    widths = dict(dict.fromkeys(records.SEQUENCE, pad_to), **dict.fromkeys(records.PREDICTIONS, PREDICTIONS))
+    def counted(strategy, gradients, *rest, **more):
+        if strategy.num_replicas_in_sync > 1:
+            parts = [part for gradient in gradients for part in strategy.experimental_local_results(gradient)]
+            tf.add_to_collection(EXCHANGED, tf.add_n([_num_bytes(part) for part in parts])
+                                 / len(strategy.extended.worker_devices))
+        return update_all(strategy, gradients, *rest, **more)
 
-    def pad(features):
-        def wider(name, values):
-            if name not in widths:
-                return values
-            value = int(filled and name in ("input_mask", "masked_lm_weights"))
-            return tf.pad(values, [[0, 0], [0, widths[name] - tf.shape(values)[1]]], constant_values=value)
+    return counted
 
-        return {name: wider(name, values) for name, values in features.items()}
 
-    def training_input_fn(*arguments, **more):
-        input_fn = make_input_fn(*arguments, **more)
-
-        def changed(input_context=None):
-            batches = input_fn(input_context)
-            batches = batches.map(pad) if pad_to else batches
-            return batches.take(REPEATED).cache().repeat() if repeat else batches
-
-        return changed
-
-    return training_input_fn
+def _num_bytes(gradient):
+    """Of a tensor, or of a table's rows and their numbers; float64 scalar."""
+    tensors = [gradient.values, gradient.indices] if isinstance(gradient, tf.IndexedSlices) else [gradient]
+    return tf.add_n([tf.cast(tf.size(tensor), tf.float64) * tensor.dtype.size for tensor in tensors])
 
 
 def main():
@@ -94,9 +84,10 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the command's own lines
     runs.hooks_of = lambda values: [Turns(answers)]
+    optimization._update_all = counting(optimization._update_all)
     changes = {name: value for name, value in arguments.items() if name != "flags"}
     if changes:
-        records.training_input_fn = changed_input(records.training_input_fn, **changes)
+        records.training_input_fn = padded_input.changed(records.training_input_fn, **changes)
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = [script, *arguments["flags"], "--do_train", "--output_dir=" + os.path.join(folder, "run"),
                     "--num_train_steps=1000000", "--save_checkpoints_steps=1000000"]

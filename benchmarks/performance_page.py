@@ -13,7 +13,9 @@ HEAD = """# Performance
 
 Written by `python -m benchmarks.run`. Contenders of a table are processes of their own, measured in turns in one run:
 what counts is the ratio; milliseconds of two tables are not to be compared. Median of all repetitions (the mean where
-their texts differ), quartiles in brackets. The first line is what the others are divided by.
+their texts differ), quartiles in brackets. The first line is what the others are divided by. GFLOP are those of the
+matrix products that the model needs; "of the machine's" says what share that is of the rate of PyTorch's product
+(oneDNN) of [4096 x 768] with [768 x 3072], measured in turn with the others.
 """
 
 
@@ -64,21 +66,41 @@ def versions(races):
 
 def table(race, statistic="median"):
     """Lines of a race's table; statistic: as of a Case."""
-    amount, unit = race["work"]
-    sizes = race.get("sizes")
-    times = [contender["seconds"] for contender in race["contenders"]]
-    lines = ["| %s | ms | p95 | ratio | %s |" % (race["title"], "MB" if sizes else unit + "/s"),
-             "|---|---|---|---|---|"]
+    sizes, times = race.get("sizes"), [contender["seconds"] for contender in race["contenders"]]
+    more = _columns(race, statistic)
+    lines = ["| %s | ms | p95 | ratio |" % race["title"] + "".join(" %s |" % heading for heading, _ in more),
+             "|---|---|---|---|" + "---|" * len(more)]
     for contender, found in zip(race["contenders"], times):
-        last = contender["megabytes"] if sizes else amount / found[statistic]
-        lines.append("| %s | %.2f [%.2f, %.2f] | %.2f | %.2f | %.0f |" % (
+        lines.append("| %s | %.2f [%.2f, %.2f] | %.2f | %.2f |" % (
             contender["title"], *(1e3 * found[key] for key in (statistic, "low", "high", "p95")),
-            found[statistic] / times[0][statistic], last))
+            found[statistic] / times[0][statistic]) + "".join(" %s |" % told_of(contender) for _, told_of in more))
     if sizes:
         lines += ["", "Time grows with the power %.2f of it, memory with %.2f." % (
             exponent(sizes, [found[statistic] for found in times]),
             exponent(sizes, [contender["megabytes"] for contender in race["contenders"]]))]
     return lines + [""]
+
+
+def _columns(race, statistic):
+    """What a table tells besides times: list of (heading, function of a contender -> text)."""
+    amount, unit = race["work"]
+
+    def rate(contender):
+        return amount / contender["seconds"][statistic]
+
+    def figure(name):
+        def of(contender):
+            found = contender["figures"].get(name)
+            return "%.3g [%.3g, %.3g]" % tuple(found[key] for key in ("median", "low", "high")) if found else ""
+        return of
+
+    columns = [("MB", lambda contender: "%d" % contender["megabytes"]) if race.get("sizes")
+               else (unit + "/s", lambda contender: "%.0f" % rate(contender))]
+    if race.get("machine_rate"):
+        columns.append(("of the machine's %.0f" % race["machine_rate"],
+                        lambda contender: "%.0f %%" % (100 * rate(contender) / race["machine_rate"])))
+    names = sorted({name for contender in race["contenders"] for name in contender.get("figures", {})})
+    return columns + [(name, figure(name)) for name in names]
 
 
 def told(goal, races, statistic="median"):

@@ -28,7 +28,8 @@ def serve(makers, warm_up=WARM_UP):
     """The main of a module of contenders: does what its command line and stdin say, until stdin ends.
 
     Args:
-      makers: dict of name -> function of the arguments -> (function that is measured, dict of what it ran on).
+      makers: dict of name -> function of the arguments -> (function that is measured, dict of what it ran on). A dict
+        that the measured function returns are its figures: name -> number.
       warm_up: repetitions that are not counted.
     """
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
@@ -37,7 +38,7 @@ def serve(makers, warm_up=WARM_UP):
         work()
     print(json.dumps(dict(about, python=sys.version.split()[0])), flush=True)
     for line in sys.stdin:
-        found = peak_megabytes() if line == MEMORY else [_seconds(work) for _ in range(int(line))]
+        found = peak_megabytes() if line == MEMORY else [_measured(work) for _ in range(int(line))]
         print(json.dumps(found), flush=True)
 
 
@@ -48,10 +49,11 @@ def peak_megabytes():
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
-def _seconds(work):
+def _measured(work):
+    """(seconds, figures) of one repetition."""
     started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    gave = work()
+    return time.perf_counter() - started, gave if isinstance(gave, dict) else {}
 
 
 def race(contenders, rounds=5, repetitions=3):
@@ -63,21 +65,24 @@ def race(contenders, rounds=5, repetitions=3):
       repetitions: of the work in a turn.
 
     Returns:
-      list of dict: "title", "about", "seconds" (`summary` of every repetition), "megabytes" (at most).
+      list of dict: "title", "about", "seconds" (`summary` of every repetition), "figures" (dict of name -> `summary`),
+      "megabytes" (at most).
 
     Raises:
       RuntimeError: one has failed; what it said stands above.
     """
     running = [_start(contender) for contender in contenders]
     try:
-        found = [{"title": contender.title, "about": _answer(process, contender), "seconds": []}
+        found = [{"title": contender.title, "about": _answer(process, contender)}
                  for contender, process in zip(contenders, running)]
+        measured = [[] for _ in contenders]
         for _ in range(rounds):
-            for result, process, contender in zip(found, running, contenders):
+            for repeated, process, contender in zip(measured, running, contenders):
                 time.sleep(PAUSE)
-                result["seconds"] += _ask(process, contender, "%d\n" % repetitions)
-        for result, process, contender in zip(found, running, contenders):
-            result["seconds"] = summary(result["seconds"])
+                repeated += _ask(process, contender, "%d\n" % repetitions)
+        for result, repeated, process, contender in zip(found, measured, running, contenders):
+            result["seconds"] = summary([seconds for seconds, _ in repeated])
+            result["figures"] = {name: summary([figures[name] for _, figures in repeated]) for name in repeated[0][1]}
             result["megabytes"] = round(_ask(process, contender, MEMORY))
     finally:
         for process in running:
@@ -106,9 +111,9 @@ def _answer(process, contender):
     return json.loads(line)
 
 
-def summary(seconds):
-    """Of some times: dict of "count", "median", "mean", "low" and "high" (quartiles), "p95"."""
-    found = sorted(seconds)
+def summary(values):
+    """Of some numbers: dict of "count", "median", "mean", "low" and "high" (quartiles), "p95"."""
+    found = sorted(values)
     low, high, p95 = [found[round(share * (len(found) - 1))] for share in (0.25, 0.75, 0.95)]
     return {"count": len(found), "median": statistics.median(found), "mean": statistics.mean(found), "low": low,
             "high": high, "p95": p95}

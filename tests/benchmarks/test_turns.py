@@ -17,12 +17,17 @@ def sleeping(milliseconds):
     return lambda: time.sleep(milliseconds / 1000), {"slept": milliseconds}
 
 
+def giving(figures):
+    found = iter(figures)
+    return lambda: {"accuracy": next(found)}, {}
+
+
 def failing():
     raise ValueError("broken")
 
 
 if __name__ == "__main__":
-    turns.serve({"sleeping": sleeping, "failing": failing})
+    turns.serve({"sleeping": sleeping, "giving": giving, "failing": failing}, warm_up=1)
 """ % turns.CHECKOUT
 
 
@@ -45,6 +50,12 @@ def test_each_contender_is_measured_as_often_as_asked(contender):
     assert long["about"]["slept"] == 20 and long["about"]["python"] == sys.version.split()[0]
     assert short["seconds"]["count"] == long["seconds"]["count"] == 8 and 5 < short["megabytes"] < 500
     assert 0.001 <= short["seconds"]["low"] < 0.02 <= long["seconds"]["low"] <= long["seconds"]["p95"]
+
+
+def test_figures_that_a_repetition_gives_are_kept(contender):
+    plain, giving = turns.race([contender("plain", "sleeping", milliseconds=0),
+                                contender("giving", "giving", figures=[9.0, 1.0, 3.0, 2.0, 5.0])], 2, 2)
+    assert plain["figures"] == {} and giving["figures"]["accuracy"] == turns.summary([1.0, 3.0, 2.0, 5.0])
 
 
 def test_a_contender_that_fails_ends_the_race(contender, capfd):
@@ -79,6 +90,15 @@ def test_a_table_has_ratios_to_the_first_line_and_rates():
     assert lines[0] == "| things | ms | p95 | ratio | GFLOP/s |"
     assert lines[2] == "| one | 200.00 [100.00, 300.00] | 300.00 | 1.00 | 15 |"
     assert lines[3] == "| other | 500.00 [500.00, 500.00] | 500.00 | 2.50 | 6 |"
+
+
+def test_a_table_tells_the_share_of_the_machines_rate_and_the_figures_of_those_that_have_some():
+    lines = performance_page.table({"title": "things", "work": [3.0, "GFLOP"], "machine_rate": 20.0, "contenders": [
+        {"title": "one", "seconds": turns.summary([0.2]), "figures": {}},
+        {"title": "other", "seconds": turns.summary([0.5]), "figures": {"accuracy": turns.summary([0.7, 0.8, 0.9])}}]})
+    assert lines[:2] == ["| things | ms | p95 | ratio | GFLOP/s | of the machine's 20 | accuracy |",
+                         "|---|---|---|---|---|---|---|"]
+    assert lines[2].endswith("| 1.00 | 15 | 75 % |  |") and lines[3].endswith("| 2.50 | 6 | 30 % | 0.8 [0.7, 0.9] |")
 
 
 def test_a_table_of_growth_fits_the_exponents_of_time_and_memory():
