@@ -1,16 +1,14 @@
-// What stands between a Transformer's matrix products, forward and gradient, and the optimizer's update: each in one
+// What stands between a Transformer's matrix products and behind the last of them, forward and gradient: each in one
 // pass over memory, for CPUs.
 //
-// What comes out does not depend on the number of threads. Built by training/native.py. Letters: M rows, H width.
+// What comes out does not depend on the number of threads. Built by training/native.py. Letters: M rows, H width, V
+// classes.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
-#include "tensorflow/core/common_runtime/dma_helper.h"
-#include "tensorflow/core/framework/resource_mgr.h"
-#include "tensorflow/core/framework/resource_var.h"
 #include "training/draws.h"
 #include "training/lanes.h"
 #include "training/ops.h"
@@ -226,126 +224,124 @@ class BertAddNormGrad : public WithDraws {
   float epsilon_;
 };
 
-// Adam's update of a variable and its moments, with the gradient first multiplied by `clip` and the variable by `kept`.
-struct Adam {
-  float beta_1, beta_2, epsilon;
-  float *w, *m, *v;
-  float clip, kept, rate;
-
-  // Values from `first` on.
-  void Update(const float* __restrict gradient, int64_t first, int64_t count) const {
-    float *__restrict to = w + first, *__restrict one = m + first, *__restrict two = v + first;
-    for (int64_t i = 0; i < count; ++i) {  // the compiler makes vectors of it
-      const float g = gradient[i] * clip;
-      one[i] += (g - one[i]) * (1.0f - beta_1);
-      two[i] += (g * g - two[i]) * (1.0f - beta_2);
-      to[i] = to[i] * kept - one[i] * rate / (std::sqrt(two[i]) + epsilon);
-    }
-  }
-};
-
-class WithAdam : public OpKernel {
+// -log softmax(logits) of the label, for each row.
+class BertCrossEntropy : public OpKernel {
  public:
-  explicit WithAdam(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("beta_1", &adam_.beta_1));
-    OP_REQUIRES_OK(context, context->GetAttr("beta_2", &adam_.beta_2));
-    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &adam_.epsilon));
-  }
+  explicit BertCrossEntropy(OpKernelConstruction* context) : OpKernel(context) {}
 
   void Compute(OpKernelContext* context) override {
-    Adam adam = adam_;
-    float** values[kVariables] = {&adam.w, &adam.m, &adam.v};
-    tensorflow::core::RefCountPtr<tensorflow::Var> variables[kVariables];
-    TensorShape shape;
-    for (int i = 0; i < kVariables; ++i) {
-      OP_REQUIRES_OK(context,
-                     tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, i), &variables[i]));
-      Tensor* held = variables[i]->tensor();
-      if (!i) shape = held->shape();
-      OP_REQUIRES(context, held->dtype() == tensorflow::DT_FLOAT && held->shape() == shape && Fits(context, shape),
-                  tensorflow::errors::InvalidArgument("BertAdam: variable, moments and gradient are float of one shape"));
-      OP_REQUIRES_OK(context, KeepForReaders(context, held));
-      *values[i] = Floats(held);
-    }
-    float* scalars[] = {&adam.clip, &adam.kept, &adam.rate};
-    for (int i = 0; i < 3; ++i) {
-      const Tensor& scalar = context->input(context->num_inputs() - 3 + i);
-      OP_REQUIRES(context, scalar.NumElements() == 1,
-                  tensorflow::errors::InvalidArgument("BertAdam: clip, kept and rate are scalars"));
-      *scalars[i] = scalar.flat<float>()(0);
-    }
-    Update(context, adam, shape);
+    const Tensor &logits = context->input(0), &labels = context->input(1);
+    OP_REQUIRES(context, logits.dims() == 2 && labels.dims() == 1 && labels.dim_size(0) == logits.dim_size(0),
+                tensorflow::errors::InvalidArgument("BertCrossEntropy needs logits [M, V] and labels [M]"));
+    const int64_t height = logits.dim_size(0), width = logits.dim_size(1);
+    const int32_t* classes = labels.flat<int32_t>().data();
+    for (int64_t row = 0; row < height; ++row)
+      OP_REQUIRES(context, classes[row] >= 0 && classes[row] < width, tensorflow::errors::InvalidArgument(
+          "BertCrossEntropy: labels are 0 to ", width - 1, "; found ", classes[row]));
+    Tensor *losses, *most, *shares;
+    OP_REQUIRES_OK(context, context->allocate_output(0, labels.shape(), &losses));
+    OP_REQUIRES_OK(context, context->allocate_output(1, labels.shape(), &most));
+    OP_REQUIRES_OK(context, context->allocate_output(2, labels.shape(), &shares));
+    const float* from = Floats(logits);
+    float *to = Floats(losses), *to_most = Floats(most), *to_share = Floats(shares);
+    ForRanges(context, height, width * kCostOfValue, [=](int64_t first, int64_t end) {
+      for (int64_t row = first; row < end; ++row) {
+        const float* x = from + row * width;
+        const float largest = MostOfRow(x, width);
+        Lanes total{};
+        ByLanes(width, [&](int64_t place, int count) {
+          Lanes power = Exp(LoadSome(x + place, count) - largest);
+          for (int lane = count; lane < kLanes; ++lane) power[lane] = 0.0f;
+          total += power;
+        });
+        const float sum = SumOf(total);
+        to[row] = std::log(sum) - (x[classes[row]] - largest);
+        to_most[row] = largest;
+        to_share[row] = 1.0f / sum;
+      }
+    });
   }
-
- protected:
-  static constexpr int kVariables = 3;  // the inputs before the gradient
-
-  // Whether the gradient is one of a variable of that shape.
-  virtual bool Fits(OpKernelContext* context, const TensorShape& shape) const = 0;
-  virtual void Update(OpKernelContext* context, const Adam& adam, const TensorShape& shape) const = 0;
 
  private:
-  // Who has read a variable keeps what was read.
-  static tensorflow::Status KeepForReaders(OpKernelContext* context, Tensor* held) {
-    tensorflow::TensorBuffer* buffer = tensorflow::DMAHelper::buffer(held);
-    if (!buffer || (buffer->RefCountIsOne() && buffer->root_buffer()->RefCountIsOne()))
-      return tensorflow::Status();
-    Tensor copy;
-    const tensorflow::Status status = context->allocate_temp(tensorflow::DT_FLOAT, held->shape(), &copy);
-    if (!status.ok()) return status;
-    std::copy_n(Floats(*held), held->NumElements(), Floats(&copy));
-    *held = copy;
-    return status;
+  static float MostOfRow(const float* x, int64_t width) {
+    Lanes most = Fill(x[0]);
+    for (int64_t place = 0; place + kLanes <= width; place += kLanes) {
+      const Lanes given = Load(x + place);
+      most = given > most ? given : most;
+    }
+    float largest = MostOf(most);
+    for (int64_t place = width / kLanes * kLanes; place < width; ++place) largest = std::max(largest, x[place]);
+    return largest;
   }
-
-  Adam adam_;
 };
 
-class BertAdam : public WithAdam {
+// gradient (softmax(logits) - 1 at the label), for each row.
+class BertCrossEntropyGrad : public OpKernel {
  public:
-  using WithAdam::WithAdam;
+  explicit BertCrossEntropyGrad(OpKernelConstruction* context) : OpKernel(context) {}
 
- protected:
-  bool Fits(OpKernelContext* context, const TensorShape& shape) const override {
-    return context->input(kVariables).shape() == shape;
-  }
-
-  void Update(OpKernelContext* context, const Adam& adam, const TensorShape& shape) const override {
-    const float* gradient = Floats(context->input(kVariables));
-    ForRanges(context, shape.num_elements(), kCostOfValue, [&](int64_t first, int64_t end) {
-      adam.Update(gradient + first, first, end - first);
+  void Compute(OpKernelContext* context) override {
+    const Tensor &gradient = context->input(0), &logits = context->input(1), &labels = context->input(2);
+    const int64_t height = logits.dim_size(0), width = logits.dim_size(1);
+    OP_REQUIRES(context, gradient.NumElements() == height && labels.NumElements() == height,
+                tensorflow::errors::InvalidArgument("BertCrossEntropyGrad: shapes differ"));
+    Tensor* output;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({1}, 0, logits.shape(), &output));
+    const float *of = Floats(gradient), *from = Floats(logits);
+    const float *most = Floats(context->input(3)), *shares = Floats(context->input(4));
+    const int32_t* classes = labels.flat<int32_t>().data();
+    float* to = Floats(output);
+    ForRanges(context, height, width * kCostOfValue, [=](int64_t first, int64_t end) {
+      for (int64_t row = first; row < end; ++row) {
+        const float *x = from + row * width, factor = of[row] * shares[row], largest = most[row];
+        float* y = to + row * width;
+        ByLanes(width, [&](int64_t place, int count) {
+          StoreSome(y + place, Exp(LoadSome(x + place, count) - largest) * factor, count);
+        });
+        y[classes[row]] -= of[row];
+      }
     });
   }
 };
 
-// The same for a table of which only some rows have a gradient: that of the others is neither made nor read.
-class BertAdamOfRows : public WithAdam {
+// The sum of all rows: the gradient of a bias that was added to each.
+class BertSumOfRows : public OpKernel {
  public:
-  using WithAdam::WithAdam;
+  explicit BertSumOfRows(OpKernelConstruction* context) : OpKernel(context) {}
 
- protected:
-  bool Fits(OpKernelContext* context, const TensorShape& shape) const override {
-    const Tensor &values = context->input(kVariables), &ids = context->input(kVariables + 1);
-    if (shape.dims() < 1 || values.dims() != shape.dims() || ids.shape() != TensorShape({values.dim_size(0)}))
-      return false;
-    TensorShape whole = values.shape();
-    whole.set_dim(0, shape.dim_size(0));
-    return whole == shape;
+  void Compute(OpKernelContext* context) override {
+    const Tensor& rows = context->input(0);
+    OP_REQUIRES(context, rows.dims() == 2, tensorflow::errors::InvalidArgument("BertSumOfRows needs rows [M, H]"));
+    const int64_t height = rows.dim_size(0), width = rows.dim_size(1);
+    Tensor* output;
+    OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({width}), &output));
+    const float* from = Floats(rows);
+    // A part for each task, as above.
+    const int64_t tasks = (height + kRowsOfTask - 1) / kRowsOfTask;
+    std::vector<float> parts(tasks * width, 0.0f);
+    ForRanges(context, tasks, kRowsOfTask * width, [&](int64_t first, int64_t end) {
+      for (int64_t task = first; task < end; ++task) {
+        int64_t row = task * kRowsOfTask;
+        const int64_t last = std::min(height, row + kRowsOfTask);
+        float* part = &parts[task * width];
+        for (; row + kRowsAtOnce <= last; row += kRowsAtOnce) Add<kRowsAtOnce>(from + row * width, width, part);
+        for (; row < last; ++row) Add<1>(from + row * width, width, part);
+      }
+    });
+    float* to = Floats(output);
+    std::fill_n(to, width, 0.0f);
+    for (int64_t task = 0; task < tasks; ++task) Add<1>(&parts[task * width], width, to);
   }
 
-  void Update(OpKernelContext* context, const Adam& adam, const TensorShape& shape) const override {
-    const Tensor &values = context->input(kVariables), &ids = context->input(kVariables + 1);
-    const int64_t rows = shape.dim_size(0), width = rows ? shape.num_elements() / rows : 0;
-    const std::vector<float> none(width, 0.0f);
-    std::vector<const float*> gradient(rows, none.data());
-    for (int64_t i = 0; i < ids.NumElements(); ++i) {
-      const int64_t id = ids.flat<int32_t>()(i);
-      OP_REQUIRES(context, id >= 0 && id < rows && gradient[id] == none.data(),
-                  tensorflow::errors::InvalidArgument("BertAdamOfRows: ids are rows, each once; found ", id));
-      gradient[id] = Floats(values) + i * width;
-    }
-    ForRanges(context, rows, width * kCostOfValue, [&](int64_t first, int64_t end) {
-      for (; first < end; ++first) adam.Update(gradient[first], first * width, width);
+ private:
+  static constexpr int kRowsAtOnce = 8;
+
+  template <int rows>
+  static void Add(const float* from, int64_t width, float* to) {
+    ByLanes(width, [=](int64_t place, int count) {
+      Lanes sum = LoadSome(to + place, count);
+      for (int row = 0; row < rows; ++row) sum += LoadSome(from + row * width + place, count);
+      StoreSome(to + place, sum, count);
     });
   }
 };
@@ -386,39 +382,37 @@ REGISTER_OP("BertAddNormGrad")
       return tensorflow::Status();
     });
 
-// What both updates are given first.
-#define WITH_MOMENTS             \
-  Attr("beta_1: float")          \
-      .Attr("beta_2: float")     \
-      .Attr("epsilon: float")    \
-      .Input("variable: resource") \
-      .Input("m: resource")      \
-      .Input("v: resource")
+REGISTER_OP("BertCrossEntropy")
+    .Input("logits: float")
+    .Input("labels: int32")
+    .Output("losses: float")
+    .Output("most: float")
+    .Output("shares: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
 
-REGISTER_OP("BertAdam")
-    .WITH_MOMENTS
+REGISTER_OP("BertCrossEntropyGrad")
     .Input("gradient: float")
-    .Input("clip: float")
-    .Input("kept: float")
-    .Input("rate: float")
-    .SetIsStateful()
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return tensorflow::Status(); });
+    .Input("logits: float")
+    .Input("labels: int32")
+    .Input("most: float")
+    .Input("shares: float")
+    .Output("logits_gradient: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
 
-REGISTER_OP("BertAdamOfRows")
-    .WITH_MOMENTS
-    .Input("values: float")
-    .Input("ids: int32")
-    .Input("clip: float")
-    .Input("kept: float")
-    .Input("rate: float")
-    .SetIsStateful()
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return tensorflow::Status(); });
+REGISTER_OP("BertSumOfRows").Input("rows: float").Output("sum: float").SetShapeFn(
+    [](tensorflow::shape_inference::InferenceContext* context) {
+      tensorflow::shape_inference::ShapeHandle rows;
+      const tensorflow::Status status = context->WithRank(context->input(0), 2, &rows);
+      if (status.ok()) context->set_output(0, context->Vector(context->Dim(rows, 1)));
+      return status;
+    });
 
-REGISTER_KERNEL_BUILDER(Name("BertAdam").Device(DEVICE_CPU), BertAdam);
-REGISTER_KERNEL_BUILDER(Name("BertAdamOfRows").Device(DEVICE_CPU), BertAdamOfRows);
 REGISTER_KERNEL_BUILDER(Name("BertGelu").Device(DEVICE_CPU), BertGelu);
 REGISTER_KERNEL_BUILDER(Name("BertGeluGrad").Device(DEVICE_CPU), BertGeluGrad);
 REGISTER_KERNEL_BUILDER(Name("BertAddNorm").Device(DEVICE_CPU), BertAddNorm);
 REGISTER_KERNEL_BUILDER(Name("BertAddNormGrad").Device(DEVICE_CPU), BertAddNormGrad);
+REGISTER_KERNEL_BUILDER(Name("BertCrossEntropy").Device(DEVICE_CPU), BertCrossEntropy);
+REGISTER_KERNEL_BUILDER(Name("BertCrossEntropyGrad").Device(DEVICE_CPU), BertCrossEntropyGrad);
+REGISTER_KERNEL_BUILDER(Name("BertSumOfRows").Device(DEVICE_CPU), BertSumOfRows);
 
 }  // namespace

@@ -1,7 +1,7 @@
-"""What stands between a Transformer's matrix products, and the optimizer's update: in one pass over memory, by the ops
+"""What stands between a Transformer's matrix products and behind the last of them: in one pass over memory, by the ops
 of fused.cc, where they run, else by TensorFlow's own. The same numbers but for rounding, and the same draws of dropout.
 
-Letters: M rows, H width.
+Letters: M rows, H width, V classes.
 """
 
 import functools
@@ -51,30 +51,29 @@ def add_norm(inputs, residual, gamma, beta, rate, site):
                                 epsilon=LAYER_NORM_EPSILON)
 
 
-def adam(variable, m, v, gradient, clip, kept, rate, beta_1, beta_2, epsilon):
-    """m' = beta_1 m + (1 - beta_1) g, v' = beta_2 v + (1 - beta_2) g^2, w' = kept w - rate m' / (sqrt(v') + epsilon).
+def bias_add(tensor, bias):
+    """float32 [M, H] + [H]; the gradient of the bias is the sum of rows."""
+    if not native.available():
+        return tf.nn.bias_add(tensor, bias)
+    _ops()
+    # TensorFlow's own op forward: it computes it together with the product in front of it.
+    with tf.get_default_graph().gradient_override_map({"BiasAdd": "BertBiasAdd"}):
+        return tf.nn.bias_add(tensor, bias)
+
+
+def cross_entropy(logits, labels):
+    """-log softmax(logits) of the label, for each row.
 
     Args:
-      variable, m, v: variables w and its moments, float32 of one shape.
-      gradient: float32 of that shape, or where our ops run IndexedSlices of it with each row once; g is
-        clip * gradient.
-      clip, kept, rate: float32 scalars.
-      beta_1, beta_2, epsilon: floats.
+      logits: float32 [M, V].
+      labels: int32 [M].
 
     Returns:
-      the update's op.
+      float32 [M].
     """
     if native.available():
-        handles, settings = (variable.handle, m.handle, v.handle), dict(beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
-        if isinstance(gradient, tf.IndexedSlices):
-            return _ops().bert_adam_of_rows(
-                *handles, gradient.values, tf.cast(gradient.indices, tf.int32), clip, kept, rate, **settings)
-        return _ops().bert_adam(*handles, gradient, clip, kept, rate, **settings)
-    # A product that becomes the variable's memory; subtracting would read and write it once more.
-    with tf.control_dependencies([variable.assign(variable * kept)]):
-        return tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=m.handle, v=v.handle, beta1_power=0.0, beta2_power=0.0, lr=rate, beta1=beta_1,
-            beta2=beta_2, epsilon=epsilon, grad=gradient * clip, use_locking=False)
+        return _ops().bert_cross_entropy(logits, labels).losses
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def kept_draws(count_of, rate, site):
@@ -105,5 +104,14 @@ def _ops():
         of = ops.bert_add_norm_grad(gradient, inputs, residual, draws, gamma,
                                     **attributes(op, "least", "scale", "epsilon"))
         return of.inputs_gradient, of.residual_gradient, None, of.gamma_gradient, of.beta_gradient
+
+    @tf.RegisterGradient("BertBiasAdd")
+    def _of_bias_add(op, gradient):
+        del op
+        return gradient, ops.bert_sum_of_rows(gradient)
+
+    @tf.RegisterGradient("BertCrossEntropy")
+    def _of_cross_entropy(op, gradient, *_):
+        return ops.bert_cross_entropy_grad(gradient, *op.inputs, *op.outputs[1:]), None
 
     return ops

@@ -273,7 +273,7 @@ def dense(inputs, units, name, draw):
     with tf.variable_scope(name):
         kernel = new_variable("kernel", [inputs.shape.as_list()[-1], units], draw)
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
-    return tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+    return fused.bias_add(tf.matmul(inputs, kernel), bias)
 
 
 def layer_norm(tensor, name="LayerNorm"):

@@ -12,7 +12,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
-from bert import fused
+from bert import adam
 from bert.randomness import root_variable_scope
 from bert.randomness import update_part
 from training import cluster
@@ -201,7 +201,7 @@ def _complete(gradients):
         return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, places, tf.size(ids)), ids)
 
     gradients = [complete(gradient) for gradient in gradients]
-    return gradients, tf.linalg.global_norm(gradients)
+    return gradients, adam.global_norm(gradients)
 
 
 def _rescale(strategy, scale, made, is_last, is_finite):
@@ -250,4 +250,4 @@ def _adam(variable, gradient, clip, m, v, rate, decay, powers):
     `powers` are beta_1^t and beta_2^t, or zeros for c = 1.
     """
     correction = tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
-    return fused.adam(variable, m, v, gradient, clip, 1.0 - rate * decay, rate * correction, BETA_1, BETA_2, EPSILON)
+    return adam.update(variable, m, v, gradient, clip, 1.0 - rate * decay, rate * correction, BETA_1, BETA_2, EPSILON)

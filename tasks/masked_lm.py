@@ -7,6 +7,7 @@ R real predictions of the batch.
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from bert import fused
 from bert import records
 from bert.modeling import activation, dense, layer_norm
 from bert.randomness import normal
@@ -35,7 +36,7 @@ class MaskedLm:
                 vectors = dense(vectors, config.embedding_size, "dense", normal(config.initializer_range))
                 vectors = layer_norm(activation(config.hidden_act)(vectors))
             bias = tf.get_variable("output_bias", [config.vocab_size], initializer=tf.zeros_initializer())
-        return tf.nn.bias_add(tf.matmul(vectors, table, transpose_b=True), bias)
+        return fused.bias_add(tf.matmul(vectors, table, transpose_b=True), bias)
 
     def loss(self, logits, features):
         """Cross-entropy with the words that stood there.
@@ -81,4 +82,4 @@ def _label_ids(features):
 
 
 def _cross_entropy(logits, features):
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=_label_ids(features), logits=logits)
+    return fused.cross_entropy(logits, _label_ids(features))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from bert import fused
+from bert import adam
 from bert import optimization
 from bert.optimization import Schedule
 from tests import graphs
@@ -22,7 +22,7 @@ def adam_of_ones(gradient):
     with tf.Graph().as_default(), tf.Session() as session:
         variables = [tf.get_variable(name, [3], initializer=tf.ones_initializer()) for name in ("w", "m", "v")]
         session.run(tf.global_variables_initializer())
-        update = functools.partial(fused.adam, *variables, gradient, 1.0, 1.0, 0.1, 0.9, 0.999, 1e-6)
+        update = functools.partial(adam.update, *variables, gradient, 1.0, 1.0, 0.1, 0.9, 0.999, 1e-6)
         yield session, variables[0], update
 
 
@@ -119,4 +119,26 @@ def test_our_op_refuses_rows_that_are_not_the_tables(ids, values, error):
         session.run(tf.global_variables_initializer())
         gradient = tf.IndexedSlices(tf.ones(values), tf.constant(ids))
         with pytest.raises(tf.errors.InvalidArgumentError, match=error):
-            session.run(fused.adam(*variables, gradient, 1.0, 1.0, 0.1, 0.9, 0.999, 1e-6))
+            session.run(adam.update(*variables, gradient, 1.0, 1.0, 0.1, 0.9, 0.999, 1e-6))
+
+
+@graphs.COMPILED
+@pytest.mark.parametrize("shapes", [[[1]], [[0, 3], [5]], [[16384], [16385], [3, 7]], [[40, 1000], [2, 2, 2]]])
+def test_the_norm_of_all_gradients(shapes):
+    random = np.random.RandomState(0)
+    gradients = [random.normal(size=shape).astype(np.float32) for shape in shapes]
+    with native.using(True):
+        found = graphs.run(lambda: adam.global_norm([
+            tf.constant(gradients[0]), *[tf.IndexedSlices(tf.constant(one), [0]) for one in gradients[1:]]]))
+    expected = np.sqrt(sum(np.sum(np.square(one, dtype=np.float64)) for one in gradients))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@EACH_OP
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_makes_the_norm_so(value, native_ops):
+    gradient = np.ones(100, np.float32)
+    gradient[70] = value
+    with native.using(native_ops):
+        np.testing.assert_equal(graphs.run(lambda: adam.global_norm([tf.constant(gradient), tf.ones([3])])),
+                                np.float32(value))

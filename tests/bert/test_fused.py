@@ -47,10 +47,43 @@ def test_what_is_dropped_is_dropped_in_the_gradient_too():
     assert 0.4 < (slope == 0.0).mean() < 0.6
 
 
+@pytest.mark.parametrize("rows", [1, 7, 8, 64, 150])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_bias_add(width, rows):
+    same(fused.bias_add, values(rows, width), values(width, seed=1), atol=1e-5)
+
+
+def cross_entropy_of(labels):
+    return lambda logits: fused.cross_entropy(logits, tf.constant(labels, tf.int32))
+
+
+@pytest.mark.parametrize("width", (*WIDTHS, 5000))
+@pytest.mark.parametrize("scale", [0.1, 30.0])
+def test_cross_entropy(width, scale):
+    labels = np.random.RandomState(0).randint(0, width, [9])
+    labels[:2] = 0, width - 1
+    same(cross_entropy_of(labels), values(9, width, scale=scale), atol=1e-5)
+
+
+def test_cross_entropy_of_logits_far_apart():
+    # exp(400) is more than a float holds.
+    found, slope = same(cross_entropy_of([0, 1, 2]), np.float32([[400, 0, -400]] * 3))
+    np.testing.assert_array_equal(found, [0.0, 400.0, 800.0])
+    np.testing.assert_allclose(slope[1], np.cos(1) * np.float32([1, -1, 0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
+def test_a_label_that_is_no_class_is_refused(labels):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels are 0 to 2; found (3|-1)"):
+        run(lambda: cross_entropy_of(labels)(tf.zeros([2, 3])))
+
+
 @pytest.mark.parametrize("build, inputs", [
     (fused.gelu, [values(2, 20)]),
     (lambda *given: fused.add_norm(*given, 0.0, ""), [values(2, 20), values(2, 20), np.ones(20), np.zeros(20)]),
-], ids=["gelu", "add_norm"])
+    (cross_entropy_of([1, 2]), [values(2, 20)]),
+    (cross_entropy_of([1, 2]), [values(2, 5)]),
+], ids=["gelu", "add_norm", "cross_entropy", "cross_entropy of few classes"])
 def test_nan_stays_nan(build, inputs):
     inputs[0][..., 0, 3] = np.nan
     (ours, *_), (theirs, *_) = both(build, *inputs)
@@ -73,6 +106,10 @@ def test_nothing_to_compute():
     for one in both(lambda *given: fused.add_norm(*given, 0.1, ""), np.zeros([0, 4]), np.zeros([0, 4]), np.ones(4),
                     np.zeros(4))[0][:3]:
         assert one.shape == (0, 4)
+    found, slope = both(cross_entropy_of(np.zeros([0])), np.zeros([0, 4]))[0]
+    assert found.shape == (0,) and slope.shape == (0, 4)
+    *_, of_bias = both(fused.bias_add, np.zeros([0, 4]), np.ones(4))[0]
+    np.testing.assert_array_equal(of_bias, np.zeros(4))
 
 
 def test_other_shapes_are_refused():
@@ -80,3 +117,5 @@ def test_other_shapes_are_refused():
         run(lambda: fused._ops().bert_add_norm(
             tf.zeros([2, 4]), tf.zeros([1, 4]), tf.zeros([0], tf.int16), tf.ones([4]), tf.zeros([4]), least=0,
             scale=1.0, epsilon=1e-12))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BertCrossEntropy needs logits"):
+        run(lambda: fused._ops().bert_cross_entropy(tf.zeros([2, 4]), tf.zeros([3], tf.int32)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from bert.randomness import _draw_16_bits
 from bert.randomness import dropout
 from bert.randomness import glorot
 from bert.randomness import new_variable
@@ -11,6 +12,7 @@ from bert.randomness import normal
 from bert.randomness import root_variable_scope
 from bert.randomness import update_part
 from tests import graphs
+from training import native
 
 SIZE = [40, 50]
 
@@ -109,6 +111,19 @@ def test_dropout_is_another_on_every_worker(monkeypatch):
     assert 0.4 < np.mean(masks[0] == masks[1]) < 0.6
     monkeypatch.delenv("TF_CONFIG")
     assert np.array_equal(masks[0], mask())
+
+
+@graphs.COMPILED
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 255, 256, 257, 100003])
+@pytest.mark.parametrize("seed", [[1, 2], [-5, 2 ** 40 + 3], [2 ** 32 - 1, -1]])
+def test_our_op_draws_what_tensorflow_draws(count, seed):
+    def drawn():
+        return _draw_16_bits(tf.constant(count), tf.constant(seed, tf.int64))
+
+    with native.using(True):
+        found = graphs.run(drawn)
+    with native.using(False):
+        np.testing.assert_array_equal(found, graphs.run(drawn))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
