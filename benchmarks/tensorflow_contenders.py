@@ -107,7 +107,9 @@ def encoder(config, batches, kernel="auto", native_ops=True):
       kernel: as of `student.lstm.chosen`.
       native_ops: bool; False: by TensorFlow's ops alone.
     """
-    features = {name: tf.placeholder(tf.int32, [None, None]) for name in ("input_ids", "input_mask")}
+    sizes = {len(lengths) for lengths in batches}
+    rows = sizes.pop() if len(sizes) == 1 else None
+    features = {name: tf.placeholder(tf.int32, [rows, None]) for name in ("input_ids", "input_mask")}
     features["segment_ids"] = tf.zeros_like(features["input_ids"])
     config, kind = dict(config), config["model_type"]
     with lstm.using(kernel), native.using(native_ops):

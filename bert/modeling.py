@@ -19,8 +19,11 @@ from bert.randomness import dropout
 from bert.randomness import new_variable
 from bert.randomness import normal
 from training import config as configs
+from training import native
 
 POOLINGS = ("first", "mean")
+PARTS = 4           # of a batch that are computed side by side, where nothing is trained
+LEAST_TOKENS = 512  # of a part; products of fewer rows are slower
 
 # Scopes within a layer's: of attention, of the map of its result, of the norm after it, of the two dense layers
 # that follow, and of the last norm.
@@ -112,7 +115,7 @@ class BertModel:
           scope: variable scope.
           perturbation: float32 [B, S, E], added to the output of the embeddings; None: nothing is.
         """
-        self._config = config
+        self._config, self._is_training = config, is_training
         self._hidden_dropout = config.hidden_dropout_prob if is_training else 0.0
         self._attention_dropout = config.attention_probs_dropout_prob if is_training else 0.0
         self._draw = normal(config.initializer_range)
@@ -156,11 +159,28 @@ class BertModel:
         bias = (tf.cast(input_mask, tf.float32)[:, None, None, :] - 1.0) * 10000.0
         hidden = dropout(self._embedding_output, self._hidden_dropout, "embeddings")
         hidden = self._widen(tf.reshape(hidden, [-1, config.embedding_size]))
-        self._all_encoder_layers, self._scored = [], []
+        self._hiddens, self._scored = [], []  # of each layer those of each part; of all these in turn
+        self._outputs, self._output_shape = {}, [batch_size, length, config.hidden_size]
+        parts = self._cut(hidden, bias, batch_size, length)
         for layer in range(config.num_hidden_layers):
             with self._layer_scope(layer):
-                hidden = self._transform(layer, hidden, bias)
-                self._all_encoder_layers.append(tf.reshape(hidden, [batch_size, length, config.hidden_size]))
+                hiddens = [self._transform(layer, *parts[0])]
+            hiddens += [self.apply_layer(layer, *part) for part in parts[1:]]
+            parts = [(hidden, bias) for hidden, (_, bias) in zip(hiddens, parts)]
+            self._hiddens.append(hiddens)
+
+    def _cut(self, hidden, bias, batch_size, length):
+        """Parts of the texts, for layers that see them side by side: list of (float32 [M', H], float32 [B', 1, 1, S]).
+
+        While one part's products are computed, another waits for memory. In training there is enough beside them: the
+        gradients.
+        """
+        count = min(PARTS, batch_size) if isinstance(batch_size, int) else PARTS
+        if count == 1 or self._is_training or not native.available():
+            return [(hidden, bias)]
+        texts = tf.maximum(-(-batch_size // count), -(-LEAST_TOKENS // tf.maximum(length, 1)))
+        ends = [tf.minimum(batch_size, number * texts) for number in range(count + 1)]
+        return [(hidden[first * length:end * length], bias[first:end]) for first, end in zip(ends, ends[1:])]
 
     def _transform(self, layer, hidden, bias):
         """What a layer, counted from 0, makes of float32 [M, H]; called in its scope."""
@@ -226,11 +246,17 @@ class BertModel:
 
     def get_all_encoder_layers(self):
         """List of float32 [B, S, H], the first layer's output first."""
-        return self._all_encoder_layers
+        return [self._layer_output(layer) for layer in range(len(self._hiddens))]
 
     def get_sequence_output(self):
         """float32 [B, S, H]: the top layer's output."""
-        return self._all_encoder_layers[-1]
+        return self._layer_output(len(self._hiddens) - 1)
+
+    def _layer_output(self, layer):
+        # Joined when first asked for: most layers' are not read.
+        if layer not in self._outputs:
+            self._outputs[layer] = tf.reshape(_joined(self._hiddens[layer]), self._output_shape)
+        return self._outputs[layer]
 
     def get_pooled_output(self):
         """float32 [B, H]: tanh of a projection of the top layer's first token ([CLS]), or of its mean."""
@@ -256,7 +282,14 @@ class BertModel:
     def get_attention_scores(self):
         """List of float32 [B, A, S, S]: scaled products of query and key, before mask and softmax."""
         # Made when asked for: our op for attention has none to give away.
-        return [attention.scores(*scored) for scored in self._scored]
+        count = len(self._hiddens[0])
+        return [_joined([attention.scores(*scored) for scored in self._scored[layer * count:(layer + 1) * count]])
+                for layer in range(len(self._hiddens))]
+
+
+def _joined(parts):
+    """Tensors with parts of the texts, one after the other."""
+    return tf.concat(parts, axis=0) if len(parts) > 1 else parts[0]
 
 
 def dense(inputs, units, name, draw):

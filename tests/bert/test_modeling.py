@@ -15,6 +15,7 @@ from bert.modeling import BertModel
 from bert.modeling import activation
 from tests import graphs
 from tests import peer
+from training import native
 from training.command import UserError
 from training.files import read_json
 
@@ -222,6 +223,43 @@ def test_every_operation_is_reachable_from_the_outputs():
         own = tuple("%s/" % variable.op.name for variable in tf.global_variables() + tf.local_variables())
         idle = [op.name for op in graph.get_operations() if op not in reached and not op.name.startswith(own)]
         assert [name for name in idle if "/Assert/Const" not in name] == []
+
+
+@graphs.COMPILED
+@pytest.mark.parametrize("parts, least", [(4, 1), (4, 7), (4, 14), (2, 1), (3, 100)])
+@pytest.mark.parametrize("static", [False, True])
+def test_texts_computed_side_by_side_are_those_computed_at_once(parts, least, static, monkeypatch):
+    config, features = CONFIGS["gelu"], [np.concatenate([part] * 3) for part in batch(CONFIGS["gelu"])]  # 9 texts
+
+    def build():
+        given = [tf.placeholder_with_default(part, part.shape if static else [None, None]) for part in features]
+        model = BertModel(BertConfig(**config), False, *given)
+        found = dict(outputs(model), scores=model.get_attention_scores())
+        found["of_table"] = tf.convert_to_tensor(tf.gradients(
+            tf.reduce_sum(tf.square(found["sequence"])), tf.trainable_variables()[0])[0])
+        return found
+
+    def computed():
+        return tf.nest.flatten(graphs.run(build, weights=WEIGHTS))
+
+    with native.using(False):
+        at_once = computed()
+    monkeypatch.setattr("bert.modeling.PARTS", parts)
+    monkeypatch.setattr("bert.modeling.LEAST_TOKENS", least)
+    with native.using(True):
+        for found, expected in zip(computed(), at_once):
+            np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@graphs.COMPILED
+@pytest.mark.parametrize("is_training, native_ops, texts, parts", [
+    (False, True, None, 4), (False, True, 9, 4), (False, True, 3, 3), (False, True, 1, 1), (True, True, 9, 1),
+    (False, False, 9, 1)], ids=["any number", "nine", "three", "one", "training", "without our ops"])
+def test_what_is_computed_side_by_side(is_training, native_ops, texts, parts):
+    with tf.Graph().as_default() as graph, native.using(native_ops):
+        BertModel(BertConfig(**CONFIGS["gelu"]), is_training, tf.placeholder(tf.int32, [texts, None]))
+        biases = [op for op in graph.get_operations() if op.type == "BiasAdd"]
+    assert len(biases) == parts * 6 * CONFIGS["gelu"]["num_hidden_layers"]
 
 
 def test_attention_scores_are_products_before_mask_and_softmax():
