@@ -414,7 +414,9 @@ CASES = collections.OrderedDict([
         "updates are alike.", _input, True, 20, goals=[Goal(1.03, "records", "some batches")])),
     ("replicas", Case(
         "Replicas", "MirroredStrategy on two logical CPUs of one machine against one process with the same batch: what "
-        "replication itself costs.", _replicas, True, 10, "mean", [Goal(1.1, "2 replicas", "1 replicas")])),
+        "replication itself costs. Exchanged are the gradients that one replica has of an update, counted in the "
+        "graph: of the word table the rows that have one.", _replicas, True, 10, "mean",
+        [Goal(1.1, "2 replicas", "1 replicas")])),
     ("growth", Case(
         "Growth", "Time and memory of one more update (or run) as one size grows. The exponents are fitted: 1 is in "
         "proportion, and what does not grow with it (TensorFlow itself, the optimizer) makes them smaller.", _growth,

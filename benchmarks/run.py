@@ -72,15 +72,15 @@ def measure(name, races, setting, values):
     case, measured = cases.CASES[name], []
     for race in races:
         print("== %s, %s" % (name, race.title), flush=True)
-        machine_, gflop = cases.yardstick(setting) if race.work[1] == "GFLOP" else ([], 0)
+        yardstick, gflop = cases.yardstick(setting) if race.work[1] == "GFLOP" else ([], 0)
         try:
-            found = turns.race(race.contenders + machine_, values.rounds, values.repetitions * case.repetitions)
+            found = turns.race(race.contenders + yardstick, values.rounds, values.repetitions * case.repetitions)
         except RuntimeError as error:
             raise UserError(str(error))
         for result in found:
             print("   %-36s %9.2f ms" % (
                 result["title"], 1e3 * result["seconds"][case.statistic]), flush=True)
-        rate = gflop / found.pop()["seconds"][case.statistic] if machine_ else None
+        rate = gflop / found.pop()["seconds"][case.statistic] if yardstick else None
         measured.append({"title": race.title, "work": race.work, "sizes": race.sizes, "machine_rate": rate,
                          "contenders": found})
     files.write_json(_path(name), {

@@ -95,7 +95,7 @@ def section(results):
              lstm_parameters(STUDENT)))
     lines = ["## On paper: more devices", "", " ".join(__doc__.split("\n\n")[1].split()), "",
              "%d texts of %d tokens a device and update. Assumed: a V100's data sheet, %.2f of its float32 and %.2f of "
-             "its float16 rate reached, NVLink at %d GB/s, %d bytes of input a text." % (
+             "its float16 rate reached, NVLink at %d GB/s, %d bytes of input a text; tables' gradients are whole." % (
                  BATCH, LENGTH, EFFICIENCY, FP16_EFFICIENCY, NVLINK / 1e9, BYTES_OF_TEXT), ""]
     for title, flops, parameters in jobs:
         lines += ["| %s, %.0f MB of gradients a step | computing, ms | exchange, ms | texts/s | of it exchange | "
