@@ -61,6 +61,11 @@ def bias_add(tensor, bias):
         return tf.nn.bias_add(tensor, bias)
 
 
+def sum_of_rows(rows):
+    """float32 [M, H] -> [H]; where a bias was added to each row, its gradient."""
+    return _ops().bert_sum_of_rows(rows) if native.available() else tf.reduce_sum(rows, axis=0)
+
+
 def cross_entropy(logits, labels):
     """-log softmax(logits) of the label, for each row.
 
@@ -108,7 +113,7 @@ def _ops():
     @tf.RegisterGradient("BertBiasAdd")
     def _of_bias_add(op, gradient):
         del op
-        return gradient, ops.bert_sum_of_rows(gradient)
+        return gradient, sum_of_rows(gradient)
 
     @tf.RegisterGradient("BertCrossEntropy")
     def _of_cross_entropy(op, gradient, *_):

@@ -5,6 +5,7 @@ import os
 
 import tensorflow.compat.v1 as tf
 
+from bert import fused
 from training import native
 
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lstm_layer.cc")
@@ -40,4 +41,4 @@ def _layer_gradient(loaded, op, of_hidden):
     before = tf.concat([hidden[:, 1:], first] if reverse else [first, hidden[:, :-1]], axis=1)
     of_kernel = tf.concat([tf.matmul(tf.reshape(given, [-1, given.shape.as_list()[-1]]), of_gates, transpose_a=True)
                            for given in (inputs, before)], axis=0)
-    return of_inputs, of_kernel, tf.reduce_sum(of_gates, axis=0), None
+    return of_inputs, of_kernel, fused.sum_of_rows(of_gates), None
