@@ -172,15 +172,12 @@ class BertGlobalNorm : public OpKernel {
 
  private:
   static float Squares(const float* values, int64_t count) {
-    constexpr int kChains = 4;  // one alone would wait for itself
-    Lanes totals[kChains] = {};
-    for (int64_t place = 0; place < count;)
-      UNROLLED for (int chain = 0; chain < kChains; ++chain, place += kLanes) {
-        const Lanes given = LoadSome(values + place, static_cast<int>(
-            std::max<int64_t>(0, std::min<int64_t>(kLanes, count - place))));
-        totals[chain] += given * given;
-      }
-    return SumOf((totals[0] + totals[1]) + (totals[2] + totals[3]));
+    Lanes total{};
+    ByLanes(count, [&](int64_t place, int lanes) {
+      const Lanes given = LoadSome(values + place, lanes);
+      total += given * given;
+    });
+    return SumOf(total);
   }
 };
 

@@ -18,13 +18,6 @@ namespace {
 constexpr int64_t kRowsOfTask = 64;   // rows whose parameters' gradients are summed together
 constexpr int64_t kCostOfValue = 4;   // of the order of a nanosecond
 
-// body(place, lanes) for each group of lanes of `count` values; the last may be shorter.
-template <typename Body>
-inline void ByLanes(int64_t count, Body body) {
-  for (int64_t place = 0; place < count; place += kLanes)
-    body(place, static_cast<int>(std::min<int64_t>(kLanes, count - place)));
-}
-
 // x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 constexpr float kTwice = 1.5957691216057308f, kCubic = 0.044715f;
 
@@ -283,7 +276,8 @@ class BertCrossEntropyGrad : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor &gradient = context->input(0), &logits = context->input(1), &labels = context->input(2);
     const int64_t height = logits.dim_size(0), width = logits.dim_size(1);
-    OP_REQUIRES(context, gradient.NumElements() == height && labels.NumElements() == height,
+    OP_REQUIRES(context, gradient.NumElements() == height && labels.NumElements() == height &&
+                context->input(3).NumElements() == height && context->input(4).NumElements() == height,
                 tensorflow::errors::InvalidArgument("BertCrossEntropyGrad: shapes differ"));
     Tensor* output;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({1}, 0, logits.shape(), &output));

@@ -3,6 +3,7 @@
 #ifndef TRAINING_LANES_H_
 #define TRAINING_LANES_H_
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -33,6 +34,13 @@ inline Lanes LoadSome(const float* from, int count) {
 inline void StoreSome(float* to, Lanes value, int count) {
   if (count == kLanes) return Store(to, value);
   std::memcpy(to, &value, count * sizeof(float));
+}
+
+// body(place, lanes) for each group of lanes of `count` values; the last may be shorter.
+template <typename Body>
+inline void ByLanes(std::int64_t count, Body body) {
+  for (std::int64_t place = 0; place < count; place += kLanes)
+    body(place, static_cast<int>(std::min<std::int64_t>(kLanes, count - place)));
 }
 
 // The quotient of two polynomials that Eigen uses, within 3e-7 of the true value; NaN of NaN.
