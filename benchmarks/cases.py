@@ -32,6 +32,8 @@ ANSWER = "benchmarks.answer_contenders"
 
 MASKED_LM = {"batch": scaling.MEASURED_BATCH, "length": scaling.LENGTH, "predictions": scaling.PREDICTIONS,
              "layers": scaling.MEASURED.num_hidden_layers, "width": scaling.MEASURED.hidden_size}
+# PyTorch's product of these sizes is what is called the machine's rate.
+YARDSTICK = {"rows": 4096, "depth": 768, "columns": 3072}
 FIRST_PREDICTION = "from serving.predictor import Predictor\n"
 
 # Tokens of a text: the middles of 32 equal parts of 6,000 reviews, by length, cut at 128.
@@ -45,10 +47,9 @@ def _present(contenders):
 
 
 def yardstick(setting):
-    """What the machine's matrix products take, beside a race of GFLOP: (list of at most one Contender, its GFLOP)."""
-    sizes = {"rows": 4096, "depth": 768, "columns": 3072}
-    contender = Contender("the machine", setting.pythons["torch"], TORCH, "matrix_product", sizes)
-    return _present([contender]), _product_gflop(**sizes)
+    """`YARDSTICK` beside a race of GFLOP: (list of at most one Contender, its GFLOP)."""
+    contender = Contender("the machine", setting.pythons["torch"], TORCH, "matrix_product", YARDSTICK)
+    return _present([contender]), _product_gflop(**YARDSTICK)
 
 
 def _product_gflop(rows, depth, columns):
@@ -58,11 +59,10 @@ def _product_gflop(rows, depth, columns):
 def _matrix_products(setting):
     """TensorFlow's rate against the machine's, for the sizes that matter."""
     races, pythons = [], setting.pythons
-    for rows, depth, columns in ((4096, 200, 800), (4096, 400, 800), (4096, 768, 3072)):
-        arguments = {"rows": rows, "depth": depth, "columns": columns}
+    for arguments in (dict(YARDSTICK, depth=200, columns=800), dict(YARDSTICK, depth=400, columns=800), YARDSTICK):
         contenders = [Contender("PyTorch (oneDNN)", pythons["torch"], TORCH, "matrix_product", arguments)] + [
             Contender(kind, pythons[kind], TENSORFLOW, "matrix_product", arguments) for kind in material.TENSORFLOWS]
-        races.append(Race("[%d x %d] times [%d x %d]" % (rows, depth, depth, columns),
+        races.append(Race("[{rows} x {depth}] times [{depth} x {columns}]".format(**arguments),
                           (_product_gflop(**arguments), "GFLOP"), _present(contenders)))
     return races
 

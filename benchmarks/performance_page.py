@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import scaling
+from benchmarks.cases import YARDSTICK
 from training import files
 
 HEAD = """# Performance
@@ -15,8 +16,8 @@ Written by `python -m benchmarks.run`. Contenders of a table are processes of th
 what counts is the ratio; milliseconds of two tables are not to be compared. Median of all repetitions (the mean where
 their texts differ), quartiles in brackets. The first line is what the others are divided by. GFLOP are those of the
 matrix products that the model needs; "of the machine's" says what share that is of the rate of PyTorch's product
-(oneDNN) of [4096 x 768] with [768 x 3072], measured in turn with the others.
-"""
+(oneDNN) of [{rows} x {depth}] with [{depth} x {columns}], measured in turn with the others.
+""".format(**YARDSTICK)
 
 
 def write(path, cases, results):

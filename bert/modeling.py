@@ -173,7 +173,7 @@ class BertModel:
         """Parts of the texts, for layers that see them side by side: list of (float32 [M', H], float32 [B', 1, 1, S]).
 
         While one part's products are computed, another waits for memory. In training there is enough beside them: the
-        gradients.
+        gradients. Without our ops, so in exports and on GPUs, there is one part.
         """
         count = min(PARTS, batch_size) if isinstance(batch_size, int) else PARTS
         if count == 1 or self._is_training or not native.available():
