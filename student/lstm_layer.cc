@@ -153,7 +153,7 @@ struct Forward {
       state[r] = step ? hidden + before[r] * units : nullptr;
     }
     const bool alone = rows == 1 && Whole();
-    if (alone && step) AddState(token[0], state[0]);
+    if (alone && step) AddState(token[0], state[0], step % 2);
     for (int block = 0; block < Groups(units); ++block) {
       Lanes acc[kRows][kGates];
       for (int r = 0; r < rows; ++r) Start(token[r], block, acc[r]);
@@ -163,17 +163,22 @@ struct Forward {
     }
   }
 
-  // What the state of a single sequence gives to all gates of a token, by the matrix as it is.
-  void AddState(int64_t token, const float* state) const {
+  // What the state of a single sequence gives to all gates of a token, by the matrix as it is; every other step goes
+  // back through it, because what was read last is still in the nearest cache.
+  void AddState(int64_t token, const float* state, bool back) const {
     const int groups = kGates * units / kLanes, parts = (groups + kAlone - 1) / kAlone;
-    for (int part = 0, group = 0; part < parts; ++part) {
-      const int vectors = (groups - group) / (parts - part);
+    for (int p = 0; p < parts; ++p) {
+      const int part = back ? parts - 1 - p : p;
+      const int group = groups * part / parts, vectors = groups * (part + 1) / parts - group;
+      const Columns columns{Recurrence() + Column(group), kGates * units, units};
       float* gates = activations + token * kGates * units + Column(group);
       Lanes acc[kAlone];
       for (int v = 0; v < vectors; ++v) acc[v] = Load(gates + v * kLanes);
-      MultiplyAlone(vectors, state, {Recurrence() + Column(group), static_cast<size_t>(kGates * units), units}, acc);
+      if (back)
+        MultiplyAloneBack(vectors, state, columns, acc);
+      else
+        MultiplyAlone<1>(vectors, state, columns, acc);
       for (int v = 0; v < vectors; ++v) Store(gates + v * kLanes, acc[v]);
-      group += vectors;
     }
   }
 

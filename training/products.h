@@ -25,12 +25,13 @@ inline int Groups(int columns) { return (columns + kLanes - 1) / kLanes; }
 // Some columns of a matrix: `depth` rows, of which one begins `next` floats after the other.
 struct Columns {
   const float* values;
-  size_t next;
+  std::ptrdiff_t next;
   int depth;
 };
 
-// acc[r][v] += sum over k of inputs[r][k] * columns[k][v], for groups of lanes v; a row of acc has `stride` of them.
-template <int rows, int vectors>
+// acc[r][v] += sum over k of inputs[r][k * step] * columns[k][v], for groups of lanes v; a row of acc has `stride` of
+// them.
+template <int rows, int vectors, int step = 1>
 inline void Multiply(const float* const* inputs, Columns columns, Lanes* acc, int stride) {
   Lanes sums[rows][vectors];
   UNROLLED for (int r = 0; r < rows; ++r)
@@ -39,7 +40,7 @@ inline void Multiply(const float* const* inputs, Columns columns, Lanes* acc, in
     Lanes row[vectors];
     UNROLLED for (int v = 0; v < vectors; ++v) row[v] = Load(columns.values + k * columns.next + v * kLanes);
     UNROLLED for (int r = 0; r < rows; ++r) {
-      const Lanes factor = Fill(inputs[r][k]);
+      const Lanes factor = Fill(inputs[r][k * step]);
       UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] += factor * row[v];
     }
   }
@@ -60,10 +61,16 @@ inline void MultiplyAny(int rows, int vectors, const float* const* inputs, Colum
 }
 
 // The same of one row.
-template <int most = kAlone>
+template <int step, int most = kAlone>
 inline void MultiplyAlone(int vectors, const float* input, Columns columns, Lanes* acc) {
-  if (vectors == most) return Multiply<1, most>(&input, columns, acc, most);
-  MultiplyAlone<(most > 1 ? most - 1 : 1)>(vectors, input, columns, acc);
+  if (vectors == most) return Multiply<1, most, step>(&input, columns, acc, most);
+  MultiplyAlone<step, (most > 1 ? most - 1 : 1)>(vectors, input, columns, acc);
+}
+
+// From the last row of the columns to the first one.
+inline void MultiplyAloneBack(int vectors, const float* input, Columns columns, Lanes* acc) {
+  const int last = columns.depth - 1;
+  MultiplyAlone<-1>(vectors, input + last, {columns.values + last * columns.next, -columns.next, columns.depth}, acc);
 }
 
 // Vectors on the heap, none across two lines of the cache, where each would be read twice.
@@ -124,7 +131,7 @@ class Panels {
   // acc[r][v] += inputs [rows, depth] times the panel that begins with that group.
   void Multiply(int group, int rows, const float* const* inputs, Lanes* acc, int stride) const {
     const size_t group_size = packed_ ? static_cast<size_t>(depth_) * kLanes : kLanes;
-    const size_t next = (packed_ ? Vectors(group) : groups_) * kLanes;
+    const int next = (packed_ ? Vectors(group) : groups_) * kLanes;
     MultiplyAny(rows, Vectors(group), inputs, {values_ + group * group_size, next, depth_}, acc, stride);
   }
 
