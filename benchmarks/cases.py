@@ -360,7 +360,7 @@ CASES = collections.OrderedDict([
     ("lstm_inference", Case(
         "The BiLSTM, forward", "The same three layers. `native` serves training and this project's own processes, the "
         "predictor too; what is exported holds `block`.",
-        _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False),
+        _lstm_stacks([(1, 32), (1, 128), (32, 32), (32, 128)], train=False), False, 5,
         goals=[Goal(1.0, "native", "PyTorch nn.LSTM")])),
     ("inference", Case(
         "Teacher and student, ids to one vector a text", "Forward alone, in a session that is kept. An export "
