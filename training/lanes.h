@@ -24,6 +24,13 @@ inline Lanes Load(const float* from) { return *reinterpret_cast<const Unaligned*
 inline void Store(float* to, Lanes value) { *reinterpret_cast<Unaligned*>(to) = value; }
 inline Lanes Fill(float value) { return value - Lanes{}; }  // a sum would be computed: -0 + 0 is another float
 
+// What several sums need stays in a register; GCC would read it from memory again for each.
+inline void Keep(Lanes& value) {
+#ifdef __x86_64__
+  asm("" : "+v"(value));
+#endif
+}
+
 // The first `count` lanes; the others are 0.
 inline Lanes LoadSome(const float* from, int count) {
   if (count == kLanes) return Load(from);

@@ -39,6 +39,7 @@ inline void Multiply(const float* const* inputs, Columns columns, Lanes* acc, in
   for (int k = 0; k < columns.depth; ++k) {
     Lanes row[vectors];
     UNROLLED for (int v = 0; v < vectors; ++v) row[v] = Load(columns.values + k * columns.next + v * kLanes);
+    UNROLLED for (int v = 0; v < vectors && rows > 1; ++v) Keep(row[v]);
     UNROLLED for (int r = 0; r < rows; ++r) {
       const Lanes factor = Fill(inputs[r][k * step]);
       UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] += factor * row[v];
