@@ -62,7 +62,7 @@ def lstm_stack(kernel, units, batch, length, features=200, layers=3, train=True)
         directions = []
         for name in ("forward", "backward"):
             with tf.variable_scope("layer_%d/%s" % (layer, name)):
-                directions.append(lstm.lstm(hidden, units, lengths, kernel, reverse=name == "backward"))
+                directions.append(lstm.lstm(hidden, units, lengths, kernel, name == "backward", train))
         hidden = tf.concat(directions, axis=-1)
     if not train:
         return _repeated(tf.reduce_sum(hidden)), _about()

@@ -36,3 +36,4 @@ def _become_layer(node, inputs, reverse):
     node.attr.clear()
     node.attr["reverse"].b = reverse
     node.attr["forget_bias"].f = lstm.FORGET_BIAS
+    node.attr["is_training"].b = False

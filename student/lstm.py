@@ -52,7 +52,7 @@ def chosen(kernel=None):
     return kernel
 
 
-def lstm(inputs, units, lengths, kernel=None, reverse=False):
+def lstm(inputs, units, lengths, kernel=None, reverse=False, is_training=True):
     """Runs one LSTM over each sequence from its first token to its last, or the other way.
 
     Args:
@@ -61,6 +61,7 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
       lengths: int32 [B], real tokens of each sequence.
       kernel: as of `chosen`.
       reverse: bool; True begins with the last real token.
+      is_training: bool; False: "native" keeps nothing for a gradient, which makes it faster, and its gradient slower.
 
     Returns:
       float32 [B, S, U], each state at its token; what stands at padding reaches no other place, and is undefined but
@@ -72,18 +73,20 @@ def lstm(inputs, units, lengths, kernel=None, reverse=False):
     features = inputs.shape.as_list()[-1]
     weights = new_variable("kernel", [features + units, 4 * units], glorot)
     bias = tf.get_variable("bias", [4 * units], initializer=tf.zeros_initializer())
-    return KERNELS[chosen(kernel)](inputs, lengths, weights, bias, reverse)
+    return KERNELS[chosen(kernel)](inputs, lengths, weights, bias, reverse, is_training)
 
 
-def _native_lstm(inputs, lengths, weights, bias, reverse):
+def _native_lstm(inputs, lengths, weights, bias, reverse, is_training):
     """Our op (lstm_layer.cc); the fastest on CPUs, and for them alone."""
     return lstm_layer.ops().lstm_layer(
-        inputs, weights, bias, lengths, reverse=reverse, forget_bias=FORGET_BIAS).hidden
+        inputs, weights, bias, lengths, reverse=reverse, forget_bias=FORGET_BIAS, is_training=is_training).hidden
 
 
 def _turning(run_forward):
     """A kernel out of a function of (inputs, lengths, weights, bias) that knows one direction."""
-    def run(inputs, lengths, weights, bias, reverse):
+    def run(inputs, lengths, weights, bias, reverse, is_training):
+        del is_training  # what a gradient needs is kept in any case
+
         def turned(sequence):  # each within its own length
             return tf.reverse_sequence(sequence, lengths, seq_axis=1, batch_axis=0) if reverse else sequence
 

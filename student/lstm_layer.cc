@@ -47,12 +47,11 @@ class Part {
            length_.begin();
   }
 
-  // All that the sequences have at steps from `begin` to before `end`; neighbours in memory are neighbours here.
-  std::vector<int64_t> Tokens(int begin, int end) const {
-    std::vector<int64_t> tokens;
+  // work(row, step) for all tokens at steps from `begin` to before `end`; neighbours in memory follow each other.
+  template <typename Work>
+  void ForEachToken(int begin, int end, Work work) const {
     for (int row = 0; row < Active(begin); ++row)
-      for (int step = begin; step < std::min(end, length_[row]); ++step) tokens.push_back(Token(row, step));
-    return tokens;
+      for (int step = begin; step < std::min(end, length_[row]); ++step) work(row, step);
   }
 
   // Of the row-th sequence, at its step: a row of [B S, ...].
@@ -86,10 +85,52 @@ void ForEachPart(OpKernelContext* context, const Tensor& lengths, int64_t steps,
 
 struct Forward {
   const float *inputs, *kernel, *bias;   // [B S, F], [F + U, 4 U], [4 U]
-  float *hidden, *activations, *cells;   // [B S, U], [B S, 4 U], [B S, U]
+  float *hidden, *activations, *cells;   // [B S, U], [B S, 4 U], [B S, U]; the last two are null without a gradient
   int features, units;
   float forget_bias;
   Panels projection, recurrence;         // what inputs and states are multiplied by
+
+  // Where that of one token stands.
+  struct Token {
+    float* gates;              // [4 U]
+    const float* cell_before;  // [U]; null: there is none
+    float *cell, *hidden;      // [U]
+  };
+
+  // Where gates and cells of a part's sequences stand: what a gradient will ask for in the outputs, else in room that
+  // is used again, and so stays in the cache.
+  class Places {
+   public:
+    Places(const Forward& forward, const Part& part) : forward_(forward), part_(part) {
+      if (forward.activations) return;
+      const size_t tokens = std::max(kTokens, part.Size());
+      gates_.reset(new float[tokens * kGates * forward.units]);
+      cells_.reset(new float[static_cast<size_t>(part.Size()) * forward.units]);
+    }
+
+    // From now on they are of steps from `begin` to before `end`.
+    void Move(int begin, int end) {
+      begin_ = begin;
+      steps_ = end - begin;
+    }
+
+    float* Gates(int row, int step) const {
+      const size_t width = kGates * forward_.units;
+      return gates_ ? &gates_[(static_cast<size_t>(row) * steps_ + step - begin_) * width]
+                    : forward_.activations + part_.Token(row, step) * width;
+    }
+
+    float* Cell(int row, int step) const {
+      const size_t width = forward_.units;
+      return cells_ ? &cells_[row * width] : forward_.cells + part_.Token(row, step) * width;
+    }
+
+   private:
+    const Forward& forward_;
+    const Part& part_;
+    int begin_ = 0, steps_ = 0;
+    std::unique_ptr<float[]> gates_, cells_;
+  };
 
   // A row of the kernel is groups of lanes and nothing more, so that it can be read as it is.
   bool Whole() const { return kGates * units % kLanes == 0; }
@@ -115,28 +156,33 @@ struct Forward {
   const float* Recurrence() const { return kernel + static_cast<size_t>(features) * kGates * units; }
 
   void Run(const Part& part) const {
+    Places places(*this, part);
     for (int begin = 0, end = 0; begin < part.Longest(); begin = end) {
       end = std::min(part.Longest(), begin + std::max(1, kTokens / part.Active(begin)));
-      Project(part.Tokens(begin, end));
+      places.Move(begin, end);
+      Project(part, places, begin, end);
       for (int step = begin; step < end; ++step)
-        ByRows(part.Active(step), [&](int first, int rows) { Step(part, step, first, rows); });
+        ByRows(part.Active(step), [&](int first, int rows) { Step(part, places, step, first, rows); });
     }
   }
 
-  // What inputs and bias give to the gates, to where the activations will be.
-  void Project(const std::vector<int64_t>& tokens) const {
+  // What inputs and bias give to the gates.
+  void Project(const Part& part, const Places& places, int begin, int end) const {
+    std::vector<const float*> from;
+    std::vector<float*> to;
+    part.ForEachToken(begin, end, [&](int row, int step) {
+      from.push_back(inputs + part.Token(row, step) * features);
+      to.push_back(places.Gates(row, step));
+    });
     projection.ForEach([&](int group, int groups) {
-      ByRows(tokens.size(), [&](int first, int rows) {
-        const float* from[kRows];
+      ByRows(from.size(), [&](int first, int rows) {
         Lanes acc[kRows][kVectors];
-        for (int r = 0; r < rows; ++r) {
-          from[r] = inputs + tokens[first + r] * features;
+        for (int r = 0; r < rows; ++r)
           for (int g = 0; g < groups; ++g) acc[r][g] = LoadSome(bias + Column(group + g), Count(group + g));
-        }
-        projection.Multiply(group, rows, from, acc[0], kVectors);
+        projection.Multiply(group, rows, &from[first], acc[0], kVectors);
         for (int r = 0; r < rows; ++r)
           for (int g = 0; g < groups; ++g)
-            StoreSome(activations + tokens[first + r] * kGates * units + Column(group + g), acc[r][g], Count(group + g));
+            StoreSome(to[first + r] + Column(group + g), acc[r][g], Count(group + g));
       });
     });
   }
@@ -144,65 +190,68 @@ struct Forward {
   static int Column(int group) { return group * kLanes; }
   int Count(int group) const { return std::min(kLanes, kGates * units - Column(group)); }
 
-  void Step(const Part& part, int step, int first, int rows) const {
-    int64_t token[kRows], before[kRows];  // -1: there is none
-    const float* state[kRows];            // read where there was a step before
+  void Step(const Part& part, const Places& places, int step, int first, int rows) const {
+    Token token[kRows];
+    const float* state[kRows];  // read where there was a step before
     for (int r = 0; r < rows; ++r) {
-      token[r] = part.Token(first + r, step);
-      before[r] = step ? part.Token(first + r, step - 1) : -1;
-      state[r] = step ? hidden + before[r] * units : nullptr;
+      const int row = first + r;
+      token[r] = {places.Gates(row, step), step ? places.Cell(row, step - 1) : nullptr, places.Cell(row, step),
+                  hidden + part.Token(row, step) * units};
+      state[r] = step ? hidden + part.Token(row, step - 1) * units : nullptr;
     }
     const bool alone = rows == 1 && Whole();
-    if (alone && step) AddState(token[0], state[0], step % 2);
+    if (alone && step) AddState(token[0].gates, state[0], step % 2);
     for (int block = 0; block < Groups(units); ++block) {
       Lanes acc[kRows][kGates];
       for (int r = 0; r < rows; ++r) Start(token[r], block, acc[r]);
       for (int gate = 0; !alone && step && gate < kGates; gate += kVectors)
         recurrence.Multiply(block * kGates + gate, rows, state, &acc[0][gate], kGates);
-      for (int r = 0; r < rows; ++r) Finish(acc[r], token[r], before[r], block);
+      for (int r = 0; r < rows; ++r) Finish(acc[r], token[r], block);
     }
   }
 
   // What the state of a single sequence gives to all gates of a token, by the matrix as it is; every other step goes
   // back through it, because what was read last is still in the nearest cache.
-  void AddState(int64_t token, const float* state, bool back) const {
+  void AddState(float* gates, const float* state, bool back) const {
     const int groups = kGates * units / kLanes, parts = (groups + kAlone - 1) / kAlone;
     for (int p = 0; p < parts; ++p) {
       const int part = back ? parts - 1 - p : p;
       const int group = groups * part / parts, vectors = groups * (part + 1) / parts - group;
       const Columns columns{Recurrence() + Column(group), kGates * units, units};
-      float* gates = activations + token * kGates * units + Column(group);
+      float* sums = gates + Column(group);
       Lanes acc[kAlone];
-      for (int v = 0; v < vectors; ++v) acc[v] = Load(gates + v * kLanes);
+      for (int v = 0; v < vectors; ++v) acc[v] = Load(sums + v * kLanes);
       if (back)
         MultiplyAloneBack(vectors, state, columns, acc);
       else
         MultiplyAlone<1>(vectors, state, columns, acc);
-      for (int v = 0; v < vectors; ++v) Store(gates + v * kLanes, acc[v]);
+      for (int v = 0; v < vectors; ++v) Store(sums + v * kLanes, acc[v]);
     }
   }
 
   // What goes into the gates of a block of one token so far.
-  void Start(int64_t token, int block, Lanes* acc) const {
+  void Start(const Token& token, int block, Lanes* acc) const {
     const int unit = block * kLanes;
     for (int gate = 0; gate < kGates; ++gate)
-      acc[gate] = LoadSome(activations + (token * kGates + gate) * units + unit, std::min(kLanes, units - unit));
+      acc[gate] = LoadSome(token.gates + gate * units + unit, std::min(kLanes, units - unit));
   }
 
   // From what goes into the gates of a block of one token to its state.
-  void Finish(const Lanes* acc, int64_t token, int64_t before, int block) const {
+  void Finish(const Lanes* acc, const Token& token, int block) const {
     const int unit = block * kLanes, count = std::min(kLanes, units - unit);
     const Lanes in = Sigmoid(acc[0]), update = Tanh(acc[1]);
     const Lanes forget = Sigmoid(acc[2] + forget_bias), out = Sigmoid(acc[3]);
     Lanes cell = in * update;
-    if (before >= 0) cell += forget * LoadSome(cells + before * units + unit, count);
-    float* kept = activations + token * kGates * units + unit;
-    StoreSome(kept, in, count);
-    StoreSome(kept + units, update, count);
-    StoreSome(kept + 2 * units, forget, count);
-    StoreSome(kept + 3 * units, out, count);
-    StoreSome(cells + token * units + unit, cell, count);
-    StoreSome(hidden + token * units + unit, out * Tanh(cell), count);
+    if (token.cell_before) cell += forget * LoadSome(token.cell_before + unit, count);
+    if (activations) {
+      float* kept = token.gates + unit;
+      StoreSome(kept, in, count);
+      StoreSome(kept + units, update, count);
+      StoreSome(kept + 2 * units, forget, count);
+      StoreSome(kept + 3 * units, out, count);
+    }
+    StoreSome(token.cell + unit, cell, count);
+    StoreSome(token.hidden + unit, out * Tanh(cell), count);
   }
 };
 
@@ -283,6 +332,7 @@ class LstmLayer : public OpKernel {
   explicit LstmLayer(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, context->GetAttr("reverse", &reverse_));
     OP_REQUIRES_OK(context, context->GetAttr("forget_bias", &forget_bias_));
+    OP_REQUIRES_OK(context, context->GetAttr("is_training", &is_training_));
   }
 
   void Compute(OpKernelContext* context) override {
@@ -294,18 +344,20 @@ class LstmLayer : public OpKernel {
     const int64_t batch = inputs.dim_size(0), steps = inputs.dim_size(1), units = kernel.dim_size(1) / kGates;
     Tensor *hidden, *activations, *cells;
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({batch, steps, units}), &hidden));
-    OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({batch, steps, kGates * units}), &activations));
-    OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({batch, steps, units}), &cells));
+    const int64_t kept = is_training_ ? steps : 0;
+    OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({batch, kept, kGates * units}), &activations));
+    OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({batch, kept, units}), &cells));
     // Padding is read by the products over all tokens that follow.
     std::fill_n(Floats(hidden), hidden->NumElements(), 0.0f);
-    Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden), Floats(activations), Floats(cells),
+    Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden),
+                    is_training_ ? Floats(activations) : nullptr, is_training_ ? Floats(cells) : nullptr,
                     static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}};
     forward.Pack(batch, steps);
     ForEachPart(context, lengths, steps, reverse_, [&](const Part& part) { forward.Run(part); });
   }
 
  private:
-  bool reverse_;
+  bool reverse_, is_training_;
   float forget_bias_;
 };
 
@@ -338,6 +390,7 @@ class LstmLayerGrad : public OpKernel {
 REGISTER_OP("LstmLayer")
     .Attr("reverse: bool")
     .Attr("forget_bias: float")
+    .Attr("is_training: bool")
     .Input("inputs: float")
     .Input("kernel: float")
     .Input("bias: float")
@@ -346,16 +399,23 @@ REGISTER_OP("LstmLayer")
     .Output("activations: float")
     .Output("cells: float")
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
-      tensorflow::shape_inference::ShapeHandle inputs, bias, hidden, gates;
+      tensorflow::shape_inference::ShapeHandle inputs, bias, hidden, cells, gates;
       tensorflow::shape_inference::DimensionHandle units;
       TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 3, &inputs));
       TF_RETURN_IF_ERROR(context->WithRank(context->input(2), 1, &bias));
       TF_RETURN_IF_ERROR(context->Divide(context->Dim(bias, 0), kGates, true, &units));
       TF_RETURN_IF_ERROR(context->ReplaceDim(inputs, 2, units, &hidden));
       TF_RETURN_IF_ERROR(context->ReplaceDim(inputs, 2, context->Dim(bias, 0), &gates));
+      cells = hidden;
+      bool is_training;
+      TF_RETURN_IF_ERROR(context->GetAttr("is_training", &is_training));
+      if (!is_training) {
+        TF_RETURN_IF_ERROR(context->ReplaceDim(gates, 1, context->MakeDim(0), &gates));
+        TF_RETURN_IF_ERROR(context->ReplaceDim(cells, 1, context->MakeDim(0), &cells));
+      }
       context->set_output(0, hidden);
       context->set_output(1, gates);
-      context->set_output(2, hidden);
+      context->set_output(2, cells);
       return tensorflow::Status();
     });
 

@@ -30,8 +30,12 @@ def ops():
 def _layer_gradient(loaded, op, of_hidden):
     """Of the inputs [B, S, F], the kernel [F + U, 4 U] and the bias [4 U]."""
     inputs, kernel, _, lengths = op.inputs
-    hidden, activations, cells = op.outputs
     reverse = op.get_attr("reverse")
+    if op.get_attr("is_training"):
+        hidden, activations, cells = op.outputs
+    else:  # nothing was kept: once more, then
+        hidden, activations, cells = loaded.lstm_layer(
+            *op.inputs, reverse=reverse, forget_bias=op.get_attr("forget_bias"), is_training=True)
     of_gates = loaded.lstm_layer_grad(of_hidden, kernel, lengths, activations, cells, reverse=reverse)
     width = kernel.shape.as_list()[1]
     of_gates = tf.reshape(of_gates, [-1, width])

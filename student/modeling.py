@@ -101,7 +101,7 @@ class BiLstmModel:
         del segment_ids
         if input_mask is None:
             input_mask = tf.ones_like(input_ids)
-        self._config = config
+        self._config, self._is_training = config, is_training
         self._kernel = lstms.chosen(kernel)
         self._lengths = tf.reduce_sum(input_mask, axis=1)  # [B]
         self._weights = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
@@ -129,10 +129,13 @@ class BiLstmModel:
         """One bidirectional layer, [B, S, F] -> [B, S, H]; zero at padding."""
         config = self._config
         units = config.hidden_size // 2 if config.merge == "concat" else config.hidden_size
-        with tf.variable_scope("forward"):
-            forward = lstms.lstm(inputs, units, self._lengths, self._kernel)
-        with tf.variable_scope("backward"):
-            backward = lstms.lstm(inputs, units, self._lengths, self._kernel, reverse=True)
+
+        def run(direction):
+            with tf.variable_scope(direction):
+                return lstms.lstm(inputs, units, self._lengths, self._kernel, direction == "backward",
+                                  self._is_training)
+
+        forward, backward = run("forward"), run("backward")
         self._top_forward, self._top_backward = forward, backward
         merged = tf.concat([forward, backward], axis=-1) if config.merge == "concat" else forward + backward
         return merged if self._kernel in lstms.ZERO_AT_PADDING else padding.zeroed(merged, self._input_mask)

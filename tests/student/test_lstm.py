@@ -107,6 +107,24 @@ def test_the_native_kernel_is_right_where_the_gates_of_a_text_are_made_in_severa
 
 
 @graphs.COMPILED
+@DIRECTIONS
+@pytest.mark.parametrize("units", [4, 40])
+@pytest.mark.parametrize("lengths", [[300], [131, 300, 1, 0, 128], [1 + text % 3 for text in range(300)]], ids=len)
+def test_the_native_kernel_gives_the_same_whether_or_not_it_keeps_what_its_gradient_needs(lengths, units, reverse):
+    values = np.random.RandomState(3).normal(size=[len(lengths), 300, FEATURES]).astype(np.float32)
+
+    def build(is_training):
+        given = tf.constant(values)
+        states = lstm(given, units, tf.constant(lengths), "native", reverse, is_training)
+        return [states] + tf.gradients(states, [given] + tf.trainable_variables())
+
+    weights = graphs.named_weights(0.5)
+    kept, not_kept = graphs.run(lambda: build(True), weights=weights), graphs.run(lambda: build(False), weights=weights)
+    for one, other in zip(kept, not_kept):
+        np.testing.assert_array_equal(one, other)
+
+
+@graphs.COMPILED
 def test_the_native_kernels_gradients_are_those_of_finite_differences():
     random = np.random.RandomState(1)
     shapes = {"inputs": [3, 4, 5], "kernel": [11, 24], "bias": [24]}
@@ -114,7 +132,7 @@ def test_the_native_kernels_gradients_are_those_of_finite_differences():
     with tf.Graph().as_default(), tf.Session():
         given = {name: tf.constant(value) for name, value in values.items()}
         hidden = lstm_layer.ops().lstm_layer(
-            **given, lengths=tf.constant([4, 0, 3]), reverse=True, forget_bias=1.0).hidden
+            **given, lengths=tf.constant([4, 0, 3]), reverse=True, forget_bias=1.0, is_training=True).hidden
         loss = tf.reduce_sum(hidden * tf.constant(random.normal(size=[3, 4, 6]), tf.float32))
         for name, shape in shapes.items():
             error = tf.test.compute_gradient_error(
@@ -140,7 +158,8 @@ def test_shapes_that_do_not_fit_are_refused():
             ([2, 3, 5], [7, 8], [4], [2]), ([6, 5], [7, 8], [8], [6]), ([2, 3, 0], [1, 8], [8], [2])):
         with tf.Graph().as_default(), tf.Session() as session:
             given = [tf.placeholder_with_default(tf.zeros(shape), None) for shape in (inputs_, kernel, bias)]
-            hidden = lstm_layer.ops().lstm_layer(*given, tf.fill(lengths, 1), reverse=False, forget_bias=1.0).hidden
+            hidden = lstm_layer.ops().lstm_layer(
+                *given, tf.fill(lengths, 1), reverse=False, forget_bias=1.0, is_training=True).hidden
             with pytest.raises(tf.errors.InvalidArgumentError, match="are needed"):
                 session.run(hidden)
 
