@@ -89,6 +89,7 @@ struct Forward {
   int features, units;
   float forget_bias;
   Panels projection, recurrence;         // what inputs and states are multiplied by
+  bool single;                           // there is no other sequence
 
   // Where that of one token stands.
   struct Token {
@@ -144,7 +145,8 @@ struct Forward {
       projection.Pack(features, groups, [this](int k, int group) {
         return LoadSome(kernel + static_cast<size_t>(k) * kGates * units + Column(group), Count(group));
       });
-    if (Whole() && batch == 1) return;
+    single = batch == 1;
+    if (Whole() && single) return;
     // Groups are [block of units][gate], so that all four gates of some units come out together.
     recurrence.Pack(units, Groups(units) * kGates, [this](int k, int group) {
       const int gate = group % kGates, unit = group / kGates * kLanes;
@@ -200,7 +202,8 @@ struct Forward {
       state[r] = step ? hidden + part.Token(row, step - 1) * units : nullptr;
     }
     const bool alone = rows == 1 && Whole();
-    if (alone && step) AddState(token[0].gates, state[0], step % 2);
+    // Whether a sequence of many runs alone depends on the number of threads, and so must not change its sums.
+    if (alone && step) AddState(token[0].gates, state[0], single && step % 2);
     for (int block = 0; block < Groups(units); ++block) {
       Lanes acc[kRows][kGates];
       for (int r = 0; r < rows; ++r) Start(token[r], block, acc[r]);
@@ -210,8 +213,8 @@ struct Forward {
     }
   }
 
-  // What the state of a single sequence gives to all gates of a token, by the matrix as it is; every other step goes
-  // back through it, because what was read last is still in the nearest cache.
+  // What the state of one sequence gives to all gates of a token, by the matrix as it is, which is read from its end if
+  // `back`: at every other step, what was read last is still in the nearest cache.
   void AddState(float* gates, const float* state, bool back) const {
     const int groups = kGates * units / kLanes, parts = (groups + kAlone - 1) / kAlone;
     for (int p = 0; p < parts; ++p) {
@@ -351,7 +354,7 @@ class LstmLayer : public OpKernel {
     std::fill_n(Floats(hidden), hidden->NumElements(), 0.0f);
     Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden),
                     is_training_ ? Floats(activations) : nullptr, is_training_ ? Floats(cells) : nullptr,
-                    static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}};
+                    static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}, false};
     forward.Pack(batch, steps);
     ForEachPart(context, lengths, steps, reverse_, [&](const Part& part) { forward.Run(part); });
   }

@@ -189,6 +189,17 @@ def test_a_text_has_the_same_states_alone_and_in_a_batch(kernel):
     np.testing.assert_allclose(alone[2], together[2], atol=1e-6)
 
 
+@graphs.COMPILED
+def test_how_many_sequences_share_a_thread_changes_no_bit_of_the_native_kernels_states():
+    """As with another number of threads, which is the same for all of a process."""
+    text, other = np.random.RandomState(3).normal(size=[2, 60, FEATURES]).astype(np.float32)
+
+    def states(values, lengths):
+        return run("native", 0.5, np.stack(values), lengths, units=40)["outputs"][0]
+
+    np.testing.assert_array_equal(states([text, other], [60, 20]), states([text, other, text], [60, 60, 20]))
+
+
 @pytest.mark.parametrize("kernel", [
     pytest.param(kernel, marks=[graphs.COMPILED] if kernel == "native" else []) for kernel in sorted(KERNELS)])
 def test_kernels_have_the_same_variables(kernel):
