@@ -35,7 +35,6 @@ def evaluation(run, record_file, **changes):
                                  [record_file], BATCH)
     checkpoint = os.path.join(run, checkpoints.BEST)
 
-
     def work():
         answer(checkpoint)
 

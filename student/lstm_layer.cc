@@ -88,8 +88,8 @@ struct Forward {
   float *hidden, *activations, *cells;   // [B S, U], [B S, 4 U], [B S, U]; the last two are null without a gradient
   int features, units;
   float forget_bias;
-  Panels projection, recurrence;         // what inputs and states are multiplied by
   bool single;                           // there is no other sequence
+  Panels projection, recurrence;         // what inputs and states are multiplied by
 
   // Where that of one token stands.
   struct Token {
@@ -145,7 +145,6 @@ struct Forward {
       projection.Pack(features, groups, [this](int k, int group) {
         return LoadSome(kernel + static_cast<size_t>(k) * kGates * units + Column(group), Count(group));
       });
-    single = batch == 1;
     if (Whole() && single) return;
     // Groups are [block of units][gate], so that all four gates of some units come out together.
     recurrence.Pack(units, Groups(units) * kGates, [this](int k, int group) {
@@ -354,7 +353,7 @@ class LstmLayer : public OpKernel {
     std::fill_n(Floats(hidden), hidden->NumElements(), 0.0f);
     Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden),
                     is_training_ ? Floats(activations) : nullptr, is_training_ ? Floats(cells) : nullptr,
-                    static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, {}, {}, false};
+                    static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, batch == 1, {}, {}};
     forward.Pack(batch, steps);
     ForEachPart(context, lengths, steps, reverse_, [&](const Part& part) { forward.Run(part); });
   }

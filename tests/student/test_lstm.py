@@ -191,7 +191,7 @@ def test_a_text_has_the_same_states_alone_and_in_a_batch(kernel):
 
 @graphs.COMPILED
 def test_how_many_sequences_share_a_thread_changes_no_bit_of_the_native_kernels_states():
-    """As with another number of threads, which is the same for all of a process."""
+    """So the number of threads changes none; it cannot be another one in the same process."""
     text, other = np.random.RandomState(3).normal(size=[2, 60, FEATURES]).astype(np.float32)
 
     def states(values, lengths):
