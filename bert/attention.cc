@@ -43,9 +43,20 @@ void Reserve(PerHead* packed, int heads, int depth, int groups) {
   for (int head = 0; head < heads; ++head) (*packed)[head].Reserve(depth, groups);
 }
 
+// The rows [S, ...] of some heads, and what is added to each of them, [...]; null: nothing.
+struct Biased {
+  const float *values, *bias;
+
+  Lanes Of(const Shape& shape, int row, int head, int group) const {
+    const int count = shape.Count(group);
+    const Lanes given = LoadSome(values + shape.Place(row, head, group), count);
+    return bias ? given + LoadSome(bias + shape.Place(0, head, group), count) : given;
+  }
+};
+
 // Packs the matrices [S, D] of some heads, or their transposes, or both; null: not wanted. All of a row is read before the
 // next one, for the other way memory would be waited for.
-void Pack(const Shape& shape, const float* values, int heads, PerHead* rows, PerHead* columns) {
+void Pack(const Shape& shape, const Biased& values, int heads, PerHead* rows, PerHead* columns) {
   if (rows) Reserve(rows, heads, shape.length, shape.DepthGroups());
   if (columns) Reserve(columns, heads, shape.depth, shape.Columns());
   for (int first = 0; first < shape.length; first += kLanes)
@@ -53,7 +64,7 @@ void Pack(const Shape& shape, const float* values, int heads, PerHead* rows, Per
       for (int group = 0; group < shape.DepthGroups(); ++group) {
         Lanes square[kLanes] = {};
         for (int i = 0; i < std::min(kLanes, shape.length - first); ++i) {
-          square[i] = LoadSome(values + shape.Place(first + i, head, group), shape.Count(group));
+          square[i] = values.Of(shape, first + i, head, group);
           if (rows) (*rows)[head].Put(first + i, group, square[i]);
         }
         if (!columns) continue;
@@ -81,27 +92,27 @@ class Softmax {
  public:
   explicit Softmax(const Shape& shape)
       : scale(1.0f / std::sqrt(static_cast<float>(shape.depth))), shape_(shape), columns_(shape.Columns()),
-        bias_(of_bias_.Room(columns_)), queries_(of_queries_.Room(kRows * shape.DepthGroups())),
+        mask_(of_mask_.Room(columns_)), queries_(of_queries_.Room(kRows * shape.DepthGroups())),
         powers_(of_powers_.Room(kRows * columns_)) {
     std::fill_n(powers_, kRows * columns_, Lanes{});  // the last block may have fewer rows
   }
 
-  void Take(const float* bias) {
+  void Take(const float* mask) {
     for (int column = 0; column < columns_; ++column) {
       const int place = column * kLanes, count = std::min(kLanes, shape_.length - place);
-      bias_[column] = LoadSome(bias + place, count);
-      for (int lane = count; lane < kLanes; ++lane) bias_[column][lane] = -HUGE_VALF;
+      mask_[column] = LoadSome(mask + place, count);
+      for (int lane = count; lane < kLanes; ++lane) mask_[column][lane] = -HUGE_VALF;
     }
   }
 
   // The rows' powers, and 1 / the sum of each row's.
-  void Make(const float* query, const Panels& keys, int head, int first, int rows, float* shares) {
+  void Make(const Biased& query, const Panels& keys, int head, int first, int rows, float* shares) {
     const float* queries[kRows];
     for (int r = 0; r < rows; ++r) {
       Lanes* scaled = queries_ + r * shape_.DepthGroups();
       for (int group = 0; group < shape_.DepthGroups(); ++group)
-        scaled[group] = LoadSome(query + shape_.Place(first + r, head, group), shape_.Count(group)) * scale;
-      std::copy_n(bias_, columns_, Powers(r));
+        scaled[group] = query.Of(shape_, first + r, head, group) * scale;
+      std::copy_n(mask_, columns_, Powers(r));
       queries[r] = reinterpret_cast<float*>(scaled);
     }
     keys.ForEach([&](int group, int) { keys.Multiply(group, rows, queries, powers_ + group, columns_); });
@@ -133,8 +144,8 @@ class Softmax {
 
   const Shape shape_;
   const int columns_;
-  LanesArray of_bias_, of_queries_, of_powers_;
-  Lanes *const bias_, *const queries_, *const powers_;
+  LanesArray of_mask_, of_queries_, of_powers_;
+  Lanes *const mask_, *const queries_, *const powers_;
 };
 
 // What dropout multiplies a row of probabilities by, [S]; 1 where nothing is dropped.
@@ -159,8 +170,9 @@ class Factors {
 
 // Where some heads of one text stand.
 struct Heads {
-  const float *query, *key, *value, *bias;  // [S, ...], [S]
-  int64_t first;                            // of all texts' heads
+  Biased query, key, value;
+  const float* mask;  // [S]
+  int64_t first;      // of all texts' heads
   int count;
 };
 
@@ -171,7 +183,7 @@ class Forward {
   static int64_t Best(const Shape& shape) { return shape.Best(2, 0); }
 
   void Run(const Heads& heads, float* context) {
-    softmax_.Take(heads.bias);
+    softmax_.Take(heads.mask);
     Pack(shape_, heads.key, heads.count, nullptr, &turned_keys_);
     Pack(shape_, heads.value, heads.count, &values_, nullptr);
     ByRows(shape_.length, [&](int first, int rows) {
@@ -221,11 +233,11 @@ class Backward {
   };
 
   void Run(const Heads& heads, const float* of_context, const Gradients& to) {
-    softmax_.Take(heads.bias);
+    softmax_.Take(heads.mask);
     Pack(shape_, heads.query, heads.count, &queries_, nullptr);
     Pack(shape_, heads.key, heads.count, &keys_, &turned_keys_);
     Pack(shape_, heads.value, heads.count, nullptr, &turned_values_);
-    Pack(shape_, of_context, heads.count, &of_contexts_, nullptr);
+    Pack(shape_, {of_context, nullptr}, heads.count, &of_contexts_, nullptr);
     for (int head = 0; head < heads.count; ++head) {
       ByRows(shape_.length, [&](int first, int rows) { Rows(heads, head, first, rows, of_context, to.query); });
       Turn(dropped_);
@@ -315,32 +327,37 @@ class OfAttention : public WithDraws {
 
  protected:
   // The inputs that both ops have, in this order.
-  enum { kQuery, kKey, kValue, kBias, kDraws };
+  enum { kQuery, kQueryBias, kKey, kKeyBias, kValue, kValueBias, kMask, kDraws };
 
   bool Fits(OpKernelContext* context) const {
-    const Tensor &query = context->input(kQuery), &bias = context->input(kBias);
-    return query.dims() == 2 && context->input(kKey).shape() == query.shape() &&
-           context->input(kValue).shape() == query.shape() && bias.dims() == 2 &&
-           bias.NumElements() == query.dim_size(0) && query.dim_size(1) % heads_ == 0 &&
-           Fit(context->input(kDraws), bias.NumElements() * heads_ * bias.dim_size(1));
+    const Tensor &query = context->input(kQuery), &mask = context->input(kMask);
+    if (query.dims() != 2 || query.dim_size(1) % heads_ || mask.dims() != 2 ||
+        mask.NumElements() != query.dim_size(0))
+      return false;
+    for (int input = kQuery; input < kMask; input += 2)
+      if (context->input(input).shape() != query.shape() || context->input(input + 1).NumElements() != query.dim_size(1))
+        return false;
+    return Fit(context->input(kDraws), mask.NumElements() * heads_ * mask.dim_size(1));
   }
 
   // run(worker, heads, where they begin) for some heads of a text at once; each thread has a worker.
   template <typename Worker, typename Run>
   void ForHeads(OpKernelContext* context, int products, Run run) const {
-    const Tensor &query = context->input(kQuery), &bias = context->input(kBias);
-    const int64_t width = query.dim_size(1), depth = width / heads_, length = bias.dim_size(1), heads = heads_;
+    const Tensor &query = context->input(kQuery), &mask = context->input(kMask);
+    const int64_t width = query.dim_size(1), depth = width / heads_, length = mask.dim_size(1), heads = heads_;
     const Shape shape{static_cast<int>(length), static_cast<int>(depth), static_cast<int>(width)};
     const Draws draws = DrawsOf(context->input(kDraws));
-    const float *queries = Floats(query), *keys = Floats(context->input(kKey)), *added = Floats(bias);
-    const float* values = Floats(context->input(kValue));
-    ForRanges(context, bias.dim_size(0) * heads, products * length * length * depth / 32, [&](int64_t first, int64_t end) {
+    const auto rows = [=](int input, int64_t place, int64_t column) {
+      return Biased{Floats(context->input(input)) + place, Floats(context->input(input + 1)) + column};
+    };
+    const float* masks = Floats(mask);
+    ForRanges(context, mask.dim_size(0) * heads, products * length * length * depth / 32, [&](int64_t first, int64_t end) {
       Worker worker(shape, draws);
       for (int64_t next; first < end; first = next) {
-        const int64_t text = first / heads, place = text * length * width + first % heads * depth;
+        const int64_t text = first / heads, column = first % heads * depth, place = text * length * width + column;
         next = std::min({end, (text + 1) * heads, first + Worker::Best(shape)});
-        run(&worker, Heads{queries + place, keys + place, values + place, added + text * length, first,
-                           static_cast<int>(next - first)}, place);
+        run(&worker, Heads{rows(kQuery, place, column), rows(kKey, place, column), rows(kValue, place, column),
+                           masks + text * length, first, static_cast<int>(next - first)}, place);
       }
     });
   }
@@ -354,7 +371,8 @@ class BertAttention : public OfAttention {
 
   void Compute(OpKernelContext* context) override {
     OP_REQUIRES(context, Fits(context), tensorflow::errors::InvalidArgument(
-        "BertAttention needs query, key and value [B S, H], bias [B, S], draws [B A S S] or [0], and heads that divide H"));
+        "BertAttention needs query, key and value [B S, H], each with a bias [H], a mask [B, S], draws [B A S S] or [0], "
+        "and heads that divide H"));
     Tensor* output;
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(kQuery).shape(), &output));
     if (!output->NumElements()) return;
@@ -388,14 +406,17 @@ class BertAttentionGrad : public OfAttention {
 };
 
 // What both ops are given.
-#define WITH_HEADS               \
-  Attr("heads: int >= 1")        \
-      .Attr("least: int")        \
-      .Attr("scale: float")      \
-      .Input("query: float")     \
-      .Input("key: float")       \
-      .Input("value: float")     \
-      .Input("bias: float")      \
+#define WITH_HEADS                 \
+  Attr("heads: int >= 1")          \
+      .Attr("least: int")          \
+      .Attr("scale: float")        \
+      .Input("query: float")       \
+      .Input("query_bias: float")  \
+      .Input("key: float")         \
+      .Input("key_bias: float")    \
+      .Input("value: float")       \
+      .Input("value_bias: float")  \
+      .Input("mask: float")        \
       .Input("draws: int16")
 
 REGISTER_OP("BertAttention")

@@ -21,6 +21,11 @@ constexpr int64_t kCostOfValue = 4;   // of the order of a nanosecond
 // x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 constexpr float kTwice = 1.5957691216057308f, kCubic = 0.044715f;
 
+// `tensor` and a bias for each of its columns.
+bool HasBias(const Tensor& tensor, const Tensor& bias) {
+  return tensor.dims() == 2 && bias.NumElements() == tensor.dim_size(1);
+}
+
 // By the exponential: of `Sigmoid` too little would be left where x is far below 0.
 inline Lanes GeluSigmoid(Lanes x) { return 1.0f / (1.0f + Exp(x * (-kTwice - kTwice * kCubic * (x * x)))); }
 
@@ -29,16 +34,21 @@ class BertGelu : public OpKernel {
   explicit BertGelu(OpKernelConstruction* context) : OpKernel(context) {}
 
   void Compute(OpKernelContext* context) override {
-    const Tensor& input = context->input(0);
+    const Tensor &input = context->input(0), &bias = context->input(1);
+    OP_REQUIRES(context, HasBias(input, bias),
+                tensorflow::errors::InvalidArgument("BertGelu needs a tensor [M, H] and a bias [H]"));
     Tensor* output;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, input.shape(), &output));
-    const float* from = Floats(input);
+    const int64_t width = input.dim_size(1);
+    const float *from = Floats(input), *added = Floats(bias);
     float* to = Floats(output);
-    ForRanges(context, input.NumElements(), kCostOfValue, [=](int64_t first, int64_t end) {
-      ByLanes(end - first, [=](int64_t place, int count) {
-        const Lanes x = LoadSome(from + first + place, count);
-        StoreSome(to + first + place, x * GeluSigmoid(x), count);
-      });
+    ForRanges(context, input.dim_size(0), width * kCostOfValue, [=](int64_t first, int64_t end) {
+      for (int64_t row = first; row < end; ++row)
+        ByLanes(width, [=](int64_t place, int count) {
+          const int64_t here = row * width + place;
+          const Lanes x = LoadSome(from + here, count) + LoadSome(added + place, count);
+          StoreSome(to + here, x * GeluSigmoid(x), count);
+        });
     });
   }
 };
@@ -48,27 +58,30 @@ class BertGeluGrad : public OpKernel {
   explicit BertGeluGrad(OpKernelConstruction* context) : OpKernel(context) {}
 
   void Compute(OpKernelContext* context) override {
-    const Tensor &gradient = context->input(0), &input = context->input(1);
-    OP_REQUIRES(context, gradient.shape() == input.shape(),
-                tensorflow::errors::InvalidArgument("BertGeluGrad: gradient and input have one shape"));
+    const Tensor &gradient = context->input(0), &input = context->input(1), &bias = context->input(2);
+    OP_REQUIRES(context, gradient.shape() == input.shape() && HasBias(input, bias),
+                tensorflow::errors::InvalidArgument("BertGeluGrad: shapes differ"));
     Tensor* output;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, input.shape(), &output));
-    const float *of = Floats(gradient), *from = Floats(input);
+    const int64_t width = input.dim_size(1);
+    const float *of = Floats(gradient), *from = Floats(input), *added = Floats(bias);
     float* to = Floats(output);
-    ForRanges(context, input.NumElements(), kCostOfValue, [=](int64_t first, int64_t end) {
-      ByLanes(end - first, [=](int64_t place, int count) {
-        const Lanes x = LoadSome(from + first + place, count), s = GeluSigmoid(x);
-        const Lanes slope = kTwice + 3.0f * kTwice * kCubic * (x * x);
-        const Lanes derivative = s + x * s * (1.0f - s) * slope;
-        StoreSome(to + first + place, LoadSome(of + first + place, count) * derivative, count);
-      });
+    ForRanges(context, input.dim_size(0), width * kCostOfValue, [=](int64_t first, int64_t end) {
+      for (int64_t row = first; row < end; ++row)
+        ByLanes(width, [=](int64_t place, int count) {
+          const int64_t here = row * width + place;
+          const Lanes x = LoadSome(from + here, count) + LoadSome(added + place, count), s = GeluSigmoid(x);
+          const Lanes slope = kTwice + 3.0f * kTwice * kCubic * (x * x);
+          const Lanes derivative = s + x * s * (1.0f - s) * slope;
+          StoreSome(to + here, LoadSome(of + here, count) * derivative, count);
+        });
     });
   }
 };
 
-// A row of dropout(inputs) + residual, its mean, and 1 / its standard deviation.
+// A row of dropout(inputs + bias) + residual, its mean, and 1 / its standard deviation.
 struct SummedRows {
-  const float *inputs, *residual;
+  const float *inputs, *bias, *residual;
   Draws draws;
   int64_t width;
   float epsilon;
@@ -80,13 +93,15 @@ struct SummedRows {
     if (draws.draws) {
       draws.Factors(row * width, width, factors);
       ByLanes(width, [&](int64_t place, int count) {
-        const Lanes sum = LoadSome(x + place, count) * LoadSome(factors + place, count) + LoadSome(other + place, count);
+        const Lanes given = LoadSome(x + place, count) + LoadSome(bias + place, count);
+        const Lanes sum = given * LoadSome(factors + place, count) + LoadSome(other + place, count);
         StoreSome(sums + place, sum, count);
         total += sum;
       });
     } else {
       ByLanes(width, [&](int64_t place, int count) {
-        const Lanes sum = LoadSome(x + place, count) + LoadSome(other + place, count);
+        const Lanes given = LoadSome(x + place, count) + LoadSome(bias + place, count);
+        const Lanes sum = given + LoadSome(other + place, count);
         StoreSome(sums + place, sum, count);
         total += sum;
       });
@@ -111,16 +126,16 @@ class BertAddNorm : public WithDraws {
   }
 
   void Compute(OpKernelContext* context) override {
-    const Tensor &inputs = context->input(0), &residual = context->input(1), &draws = context->input(2);
-    const Tensor &gamma = context->input(3), &beta = context->input(4);
-    OP_REQUIRES(context, inputs.dims() == 2 && residual.shape() == inputs.shape() && Fit(draws, inputs.NumElements()) &&
-                gamma.NumElements() == inputs.dim_size(1) && beta.NumElements() == inputs.dim_size(1),
+    const Tensor &inputs = context->input(0), &bias = context->input(1), &residual = context->input(2);
+    const Tensor &draws = context->input(3), &gamma = context->input(4), &beta = context->input(5);
+    OP_REQUIRES(context, HasBias(inputs, bias) && residual.shape() == inputs.shape() && HasBias(inputs, gamma) &&
+                HasBias(inputs, beta) && Fit(draws, inputs.NumElements()),
                 tensorflow::errors::InvalidArgument(
-                    "BertAddNorm needs inputs and residual [M, H], draws [M H] or none, gamma and beta [H]"));
+                    "BertAddNorm needs inputs and residual [M, H], draws [M H] or none, bias, gamma and beta [H]"));
     Tensor* output;
-    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0, 1}, 0, inputs.shape(), &output));
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0, 2}, 0, inputs.shape(), &output));
     const int64_t width = inputs.dim_size(1);
-    const SummedRows rows{Floats(inputs), Floats(residual), DrawsOf(draws), width, epsilon_};
+    const SummedRows rows{Floats(inputs), Floats(bias), Floats(residual), DrawsOf(draws), width, epsilon_};
     const float *scale = Floats(gamma), *shift = Floats(beta);
     float* to = Floats(output);
     ForRanges(context, inputs.dim_size(0), width * kCostOfValue, [=](int64_t first, int64_t end) {
@@ -148,18 +163,18 @@ class BertAddNormGrad : public WithDraws {
   }
 
   void Compute(OpKernelContext* context) override {
-    const Tensor &gradient = context->input(0), &inputs = context->input(1), &residual = context->input(2);
-    const Tensor &draws = context->input(3), &gamma = context->input(4);
-    const int64_t height = inputs.dim_size(0), width = inputs.dim_size(1);
+    const Tensor &gradient = context->input(0), &inputs = context->input(1), &bias = context->input(2);
+    const Tensor &residual = context->input(3), &draws = context->input(4), &gamma = context->input(5);
     OP_REQUIRES(context, gradient.shape() == inputs.shape() && residual.shape() == inputs.shape() &&
-                Fit(draws, inputs.NumElements()) && gamma.NumElements() == width,
+                HasBias(inputs, bias) && HasBias(inputs, gamma) && Fit(draws, inputs.NumElements()),
                 tensorflow::errors::InvalidArgument("BertAddNormGrad: shapes differ"));
+    const int64_t height = inputs.dim_size(0), width = inputs.dim_size(1);
     Tensor *of_inputs, *of_residual, *of_gamma, *of_beta;
     OP_REQUIRES_OK(context, context->allocate_output(0, inputs.shape(), &of_inputs));
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 1, inputs.shape(), &of_residual));
     OP_REQUIRES_OK(context, context->allocate_output(2, gamma.shape(), &of_gamma));
     OP_REQUIRES_OK(context, context->allocate_output(3, gamma.shape(), &of_beta));
-    const SummedRows rows{Floats(inputs), Floats(residual), DrawsOf(draws), width, epsilon_};
+    const SummedRows rows{Floats(inputs), Floats(bias), Floats(residual), DrawsOf(draws), width, epsilon_};
     const float *of = Floats(gradient), *scale = Floats(gamma);
     float *to_inputs = Floats(of_inputs), *to_residual = Floats(of_residual);
     // Of gamma and of beta, a part for each task: their sum has one order, however many threads there are.
@@ -340,17 +355,25 @@ class BertSumOfRows : public OpKernel {
   }
 };
 
-REGISTER_OP("BertGelu").Input("x: float").Output("y: float").SetShapeFn(
-    [](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
+REGISTER_OP("BertGelu")
+    .Input("x: float")
+    .Input("bias: float")
+    .Output("y: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 0); });
 
-REGISTER_OP("BertGeluGrad").Input("y_gradient: float").Input("x: float").Output("x_gradient: float").SetShapeFn(
-    [](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
+REGISTER_OP("BertGeluGrad")
+    .Input("y_gradient: float")
+    .Input("x: float")
+    .Input("bias: float")
+    .Output("x_gradient: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) { return LikeInput(context, 1); });
 
 REGISTER_OP("BertAddNorm")
     .Attr("least: int")
     .Attr("scale: float")
     .Attr("epsilon: float")
     .Input("inputs: float")
+    .Input("bias: float")
     .Input("residual: float")
     .Input("draws: int16")
     .Input("gamma: float")
@@ -364,6 +387,7 @@ REGISTER_OP("BertAddNormGrad")
     .Attr("epsilon: float")
     .Input("gradient: float")
     .Input("inputs: float")
+    .Input("bias: float")
     .Input("residual: float")
     .Input("draws: int16")
     .Input("gamma: float")
@@ -372,7 +396,7 @@ REGISTER_OP("BertAddNormGrad")
     .Output("gamma_gradient: float")
     .Output("beta_gradient: float")
     .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
-      for (int output = 0; output < 4; ++output) context->set_output(output, context->input(output < 2 ? 1 : 4));
+      for (int output = 0; output < 4; ++output) context->set_output(output, context->input(output < 2 ? 1 : 5));
       return tensorflow::Status();
     });
 

@@ -18,14 +18,19 @@ SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fused.cc")
 LAYER_NORM_EPSILON = 1e-12
 
 
-def gelu(tensor):
-    """Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016).
+def gelu(tensor, bias):
+    """Gaussian error linear unit of a sum, in its tanh form (Hendrycks and Gimpel 2016).
 
     0.5 x (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): the right side needs fewer
     passes.
+
+    Args:
+      tensor: float32 [M, H].
+      bias: float32 [H], added to each row first.
     """
     if native.available():
-        return _ops().bert_gelu(tensor)
+        return _ops().bert_gelu(tensor, bias)
+    tensor = tf.nn.bias_add(tensor, bias)
     twice = 2.0 * math.sqrt(2.0 / math.pi)
     return tensor * tf.sigmoid(tensor * (twice + twice * 0.044715 * tf.square(tensor)))
 
@@ -36,18 +41,18 @@ def layer_norm(tensor, gamma, beta):
     return tf.nn.batch_normalization(tensor, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
 
 
-def add_norm(inputs, residual, gamma, beta, rate, site):
-    """layer_norm(dropout(inputs) + residual).
+def add_norm(inputs, bias, residual, gamma, beta, rate, site):
+    """layer_norm(dropout(inputs + bias) + residual).
 
     Args:
       inputs, residual: float32 [M, H].
-      gamma, beta: float32 [H].
+      bias, gamma, beta: float32 [H].
       rate, site: of dropout, see `bert.randomness.dropout`.
     """
     if not native.available():
-        return layer_norm(dropout(inputs, rate, site) + residual, gamma, beta)
+        return layer_norm(dropout(tf.nn.bias_add(inputs, bias), rate, site) + residual, gamma, beta)
     draws, least, scale = kept_draws(lambda: tf.size(inputs), rate, site)
-    return _ops().bert_add_norm(inputs, residual, draws, gamma, beta, least=least, scale=scale,
+    return _ops().bert_add_norm(inputs, bias, residual, draws, gamma, beta, least=least, scale=scale,
                                 epsilon=LAYER_NORM_EPSILON)
 
 
@@ -101,14 +106,15 @@ def _ops():
 
     @tf.RegisterGradient("BertGelu")
     def _of_gelu(op, gradient):
-        return ops.bert_gelu_grad(gradient, op.inputs[0])
+        of_sum = ops.bert_gelu_grad(gradient, *op.inputs)
+        return of_sum, ops.bert_sum_of_rows(of_sum)
 
     @tf.RegisterGradient("BertAddNorm")
     def _of_add_norm(op, gradient):
-        inputs, residual, draws, gamma, _ = op.inputs
-        of = ops.bert_add_norm_grad(gradient, inputs, residual, draws, gamma,
-                                    **attributes(op, "least", "scale", "epsilon"))
-        return of.inputs_gradient, of.residual_gradient, None, of.gamma_gradient, of.beta_gradient
+        *inputs, _ = op.inputs
+        of = ops.bert_add_norm_grad(gradient, *inputs, **attributes(op, "least", "scale", "epsilon"))
+        return (of.inputs_gradient, ops.bert_sum_of_rows(of.inputs_gradient), of.residual_gradient, None,
+                of.gamma_gradient, of.beta_gradient)
 
     @tf.RegisterGradient("BertBiasAdd")
     def _of_bias_add(op, gradient):

@@ -150,26 +150,27 @@ class BertModel:
         words = tf.nn.embedding_lookup(self._embedding_table, input_ids)
         added = kind + tf.gather(positions, places)
         rows = [tf.reshape(part, [-1, config.embedding_size]) for part in (words, added)]
-        normal_rows = fused.add_norm(*rows, *norm_variables(config.embedding_size), 0.0, "")
+        no_bias = tf.zeros([config.embedding_size])
+        normal_rows = fused.add_norm(rows[0], no_bias, rows[1], *norm_variables(config.embedding_size), 0.0, "")
         self._embedding_output = tf.reshape(normal_rows, tf.shape(words))
 
     def _encode(self, batch_size, length, input_mask):
         config = self._config
         # Added to scores before the softmax: 0 for real tokens, -10000 for padding.  [B, 1, 1, S]
-        bias = (tf.cast(input_mask, tf.float32)[:, None, None, :] - 1.0) * 10000.0
+        mask = (tf.cast(input_mask, tf.float32)[:, None, None, :] - 1.0) * 10000.0
         hidden = dropout(self._embedding_output, self._hidden_dropout, "embeddings")
         hidden = self._widen(tf.reshape(hidden, [-1, config.embedding_size]))
         self._hiddens, self._scored = [], []  # of each layer those of each part; of all these in turn
         self._outputs, self._output_shape = {}, [batch_size, length, config.hidden_size]
-        parts = self._cut(hidden, bias, batch_size, length)
+        parts = self._cut(hidden, mask, batch_size, length)
         for layer in range(config.num_hidden_layers):
             with self._layer_scope(layer):
                 hiddens = [self._transform(layer, *parts[0])]
             hiddens += [self.apply_layer(layer, *part) for part in parts[1:]]
-            parts = [(hidden, bias) for hidden, (_, bias) in zip(hiddens, parts)]
+            parts = [(hidden, mask) for hidden, (_, mask) in zip(hiddens, parts)]
             self._hiddens.append(hiddens)
 
-    def _cut(self, hidden, bias, batch_size, length):
+    def _cut(self, hidden, mask, batch_size, length):
         """Parts of the texts, for layers that see them side by side: list of (float32 [M', H], float32 [B', 1, 1, S]).
 
         While one part's products are computed, another waits for memory. In training there is enough beside them: the
@@ -177,25 +178,25 @@ class BertModel:
         """
         count = min(PARTS, batch_size) if isinstance(batch_size, int) else PARTS
         if count == 1 or self._is_training or not native.available():
-            return [(hidden, bias)]
+            return [(hidden, mask)]
         texts = tf.maximum(-(-batch_size // count), -(-LEAST_TOKENS // tf.maximum(length, 1)))
         ends = [tf.minimum(batch_size, number * texts) for number in range(count + 1)]
-        return [(hidden[first * length:end * length], bias[first:end]) for first, end in zip(ends, ends[1:])]
+        return [(hidden[first * length:end * length], mask[first:end]) for first, end in zip(ends, ends[1:])]
 
-    def _transform(self, layer, hidden, bias):
+    def _transform(self, layer, hidden, mask):
         """What a layer, counted from 0, makes of float32 [M, H]; called in its scope."""
-        return self._layer(hidden, bias, self._dropout_site(layer))
+        return self._layer(hidden, mask, self._dropout_site(layer))
 
-    def apply_layer(self, layer, hidden, bias):
+    def apply_layer(self, layer, hidden, mask):
         """Applies a layer of this model once more, to float32 [M, H] from elsewhere; its variables are the same.
 
         Args:
           layer: counted from 0.
           hidden: float32 [M, H], M = B S.
-          bias: float32 [B, 1, 1, S], added to scores before the softmax.
+          mask: float32 [B, 1, 1, S], added to scores before the softmax.
         """
         with tf.variable_scope(self._encoder_scope, reuse=True), self._layer_scope(layer):
-            return self._transform(layer, hidden, bias)
+            return self._transform(layer, hidden, mask)
 
     def _widen(self, embedded):
         """From the word table's width to that of the layers, [M, E] -> [M, H]; BERT's are the same."""
@@ -210,29 +211,29 @@ class BertModel:
         del layer
         return "dropout"
 
-    def _layer(self, hidden, bias, site):
+    def _layer(self, hidden, mask, site):
         """One Transformer layer over float32 [M, H]."""
         config, names = self._config, self._layer_names
         with tf.variable_scope(names.attention):
-            context = self._attend(hidden, bias, site)
+            context = self._attend(hidden, mask, site)
         attended = self._add(context, hidden, names.attention_output, names.attention_norm, site)
-        wide = dense(attended, config.intermediate_size, names.intermediate + "/dense", self._draw)
-        wide = activation(config.hidden_act)(wide)
+        wide = activation(config.hidden_act)(
+            *product(attended, config.intermediate_size, names.intermediate + "/dense", self._draw))
         return self._add(wide, attended, names.output, names.output_norm, site)
 
     def _add(self, inputs, residual, scope, norm, site):
         """Maps [M, F] to [M, H], adds it to `residual` [M, H] and normalises the sum."""
-        mapped = dense(inputs, self._config.hidden_size, scope + "/dense", self._draw)
+        mapped = product(inputs, self._config.hidden_size, scope + "/dense", self._draw)
         gamma, beta = norm_variables(self._config.hidden_size, norm)
-        return fused.add_norm(mapped, residual, gamma, beta, self._hidden_dropout, "%s/%s" % (scope, site))
+        return fused.add_norm(*mapped, residual, gamma, beta, self._hidden_dropout, "%s/%s" % (scope, site))
 
-    def _attend(self, hidden, bias, site):
+    def _attend(self, hidden, mask, site):
         """Multi-head self-attention, [M, H] -> [M, H]."""
         heads = self._config.num_attention_heads
-        query, key, value = [dense(hidden, self._config.hidden_size, name, self._draw)
+        query, key, value = [product(hidden, self._config.hidden_size, name, self._draw)
                              for name in ("query", "key", "value")]
-        self._scored.append((query, key, bias, heads))
-        return attention.attend(query, key, value, bias, heads, self._attention_dropout, site)
+        self._scored.append((query, key, mask, heads))
+        return attention.attend(query, key, value, mask, heads, self._attention_dropout, site)
 
     def _variable(self, name, shape):
         return new_variable(name, shape, self._draw)
@@ -293,7 +294,12 @@ def _joined(parts):
 
 
 def dense(inputs, units, name, draw):
-    """Affine map over the last axis of a matrix, variables `<name>/kernel` and `<name>/bias`.
+    """Affine map over the last axis of a matrix: float32 [N, units]; arguments as of `product`."""
+    return fused.bias_add(*product(inputs, units, name, draw))
+
+
+def product(inputs, units, name, draw):
+    """An affine map whose bias what follows is to add, variables `<name>/kernel` and `<name>/bias`.
 
     Args:
       inputs: float32 [N, F].
@@ -301,12 +307,12 @@ def dense(inputs, units, name, draw):
       draw: how the kernel starts, see `bert.randomness.new_variable`; the bias starts at 0.
 
     Returns:
-      float32 [N, units].
+      (float32 [N, units], the bias, float32 [units]).
     """
     with tf.variable_scope(name):
         kernel = new_variable("kernel", [inputs.shape.as_list()[-1], units], draw)
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
-    return fused.bias_add(tf.matmul(inputs, kernel), bias)
+    return tf.matmul(inputs, kernel), bias
 
 
 def layer_norm(tensor, name="LayerNorm"):
@@ -328,13 +334,21 @@ def gelu_erf(tensor):
 
 
 def activation(name):
-    """The function of that name: a key of the table below; ValueError for another."""
+    """The function of that name, a key of the table below, of float32 [M, F] and a bias [F] that is added first.
+
+    Raises:
+      ValueError: another name.
+    """
     # Who tells the two forms of gelu apart in a JSON calls the tanh form gelu_new.
-    known = {"gelu": fused.gelu, "gelu_new": fused.gelu, "gelu_erf": gelu_erf, "relu": tf.nn.relu, "tanh": tf.tanh,
-             "linear": tf.identity}
+    known = {"gelu": fused.gelu, "gelu_new": fused.gelu, "gelu_erf": _biased(gelu_erf), "relu": _biased(tf.nn.relu),
+             "tanh": _biased(tf.tanh), "linear": fused.bias_add}
     if name not in known:
         raise ValueError("unknown activation %r; known: %s" % (name, ", ".join(sorted(known))))
     return known[name]
+
+
+def _biased(function):
+    return lambda tensor, bias: function(fused.bias_add(tensor, bias))
 
 
 def shape_list(tensor):

@@ -31,12 +31,12 @@ class MixedModel(BertModel):
         self._predecessor, self._probability = predecessor, probability
         super().__init__(config, is_training, input_ids, input_mask, segment_ids)
 
-    def _transform(self, layer, hidden, bias):
-        ours = super()._transform(layer, hidden, bias)
+    def _transform(self, layer, hidden, mask):
+        ours = super()._transform(layer, hidden, mask)
         theirs = hidden
         module = len(self._predecessor.get_all_encoder_layers()) // self._config.num_hidden_layers
         for number in range(layer * module, (layer + 1) * module):
-            theirs = self._predecessor.apply_layer(number, theirs, bias)
+            theirs = self._predecessor.apply_layer(number, theirs, mask)
         return tf.where(_draw(layer) < self._probability, ours, theirs)
 
 

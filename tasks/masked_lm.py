@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from bert import fused
 from bert import records
-from bert.modeling import activation, dense, layer_norm
+from bert.modeling import activation, layer_norm, product
 from bert.randomness import normal
 
 
@@ -33,8 +33,8 @@ class MaskedLm:
         table = encoder.get_embedding_table()
         with tf.variable_scope("cls/predictions"):
             with tf.variable_scope("transform"):
-                vectors = dense(vectors, config.embedding_size, "dense", normal(config.initializer_range))
-                vectors = layer_norm(activation(config.hidden_act)(vectors))
+                mapped = product(vectors, config.embedding_size, "dense", normal(config.initializer_range))
+                vectors = layer_norm(activation(config.hidden_act)(*mapped))
             bias = tf.get_variable("output_bias", [config.vocab_size], initializer=tf.zeros_initializer())
         return fused.bias_add(tf.matmul(vectors, table, transpose_b=True), bias)
 

@@ -14,14 +14,15 @@ pytestmark = graphs.COMPILED
 
 
 def attended(lengths, length, heads, rate=0.0):
-    """Function of query, key and value for `both`; lengths: real tokens of each text."""
-    mask = np.arange(length) < np.array(lengths)[:, None]
-    bias = np.where(mask, 0.0, -10000.0)[:, None, None, :].astype(np.float32)
-    return lambda *given: attention.attend(*given, tf.constant(bias), heads, rate, "here")
+    """Function of query, key and value, a bias behind each, for `both`; lengths: real tokens of each text."""
+    real = np.arange(length) < np.array(lengths)[:, None]
+    mask = np.where(real, 0.0, -10000.0)[:, None, None, :].astype(np.float32)
+    return lambda *given: attention.attend(*zip(given[::2], given[1::2]), tf.constant(mask), heads, rate, "here")
 
 
 def drawn(rows, width, scale=1.0):
-    return [values(rows, width, scale=scale, seed=seed) for seed in range(3)]
+    """Query, key and value, a bias behind each."""
+    return [values(*shape, scale=scale, seed=seed) for seed, shape in enumerate([(rows, width), (width,)] * 3)]
 
 
 @pytest.mark.parametrize("width", [1, 5, 16, 26, 64, 100])
@@ -32,7 +33,7 @@ def test_any_length_and_width_of_a_head(length, rate, width):
 
 def test_a_tensor_that_is_query_and_key_and_value_has_the_gradient_of_all_three():
     attend = attended([12], 12, 2)
-    same(lambda given: attend(given, given, given), values(12, 32), atol=2e-5)
+    same(lambda given, bias: attend(*[given, bias] * 3), values(12, 32), values(32, seed=1), atol=2e-5)
 
 
 @pytest.mark.parametrize("length, width, heads", [
@@ -45,7 +46,7 @@ def test_what_stands_at_padding_is_not_looked_at():
     length, heads = 20, 2
     given = drawn(length, heads * 16)
     changed = [array.copy() for array in given]
-    for array in changed[1:]:
+    for array in changed[2::2]:
         array[7:] = 3.0
 
     def context(arrays):
@@ -55,9 +56,9 @@ def test_what_stands_at_padding_is_not_looked_at():
 
 
 def test_where_everything_is_padding_all_places_are_alike():
-    query, key, value = drawn(5, 32)
-    found, *_ = same(attended([0], 5, 2), query, key * 0.0, value, atol=2e-5)
-    np.testing.assert_allclose(found, np.broadcast_to(value.mean(axis=0), [5, 32]), atol=1e-5)
+    query, of_query, key, of_key, value, of_value = drawn(5, 32)
+    found, *_ = same(attended([0], 5, 2), query, of_query, key * 0.0, of_key, value, of_value, atol=2e-5)
+    np.testing.assert_allclose(found, np.broadcast_to(value.mean(axis=0) + of_value, [5, 32]), atol=1e-5)
 
 
 def test_scores_that_differ_by_more_than_a_float_can_tell():
@@ -67,9 +68,9 @@ def test_scores_that_differ_by_more_than_a_float_can_tell():
 
 def test_nan_stays_in_its_text_and_head():
     length, heads = 10, 2
-    query, key, value = drawn(2 * length, heads * 16)
-    key[3, 5] = np.nan
-    (ours, *_), (theirs, *_) = both(attended([length, length], length, heads), query, key, value)
+    given = drawn(2 * length, heads * 16)
+    given[2][3, 5] = np.nan
+    (ours, *_), (theirs, *_) = both(attended([length, length], length, heads), *given)
     np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
     assert np.isnan(ours[:length, :16]).all() and not np.isnan(ours[length:]).any()
 
@@ -80,45 +81,49 @@ def test_a_text_is_computed_alike_in_any_company():
 
     def context(texts):
         return run(lambda: attended([length] * texts, length, heads)(
-            *[tf.constant(array[:texts * length]) for array in given]))
+            *[tf.constant(array[:texts * length] if array.ndim == 2 else array) for array in given]))
 
     np.testing.assert_array_equal(context(5)[:length], context(1))
 
 
 @pytest.mark.parametrize("lengths, length", [([], 4), ([0, 0], 0)], ids=["no text", "no token"])
 def test_nothing_to_compute(lengths, length):
-    for one in both(attended(lengths, length, 2), *[np.zeros([0, 8])] * 3)[0]:
-        assert one.shape == (0, 8)
+    context, *gradients = both(attended(lengths, length, 2), *[np.zeros([0, 8]), np.ones(8)] * 3)[0]
+    assert context.shape == (0, 8)
+    for of_rows, of_bias in zip(gradients[::2], gradients[1::2]):
+        assert of_rows.shape == (0, 8)
+        np.testing.assert_array_equal(of_bias, np.zeros(8))
 
 
-@pytest.mark.parametrize("rows, width, bias, heads, draws", [
-    (6, 8, [2, 4], 2, 0), (8, 8, [2, 4], 3, 0), (8, 8, [8], 2, 0), (8, 8, [2, 4], 2, 63)])
-def test_other_shapes_are_refused(rows, width, bias, heads, draws):
+@pytest.mark.parametrize("rows, bias, mask, heads, draws", [
+    (6, 8, [2, 4], 2, 0), (8, 8, [2, 4], 3, 0), (8, 8, [8], 2, 0), (8, 8, [2, 4], 2, 63), (8, 1, [2, 4], 2, 0)])
+def test_other_shapes_are_refused(rows, bias, mask, heads, draws):
     with pytest.raises(tf.errors.InvalidArgumentError, match="BertAttention needs query"):
         run(lambda: attention._ops().bert_attention(
-            *[tf.zeros([rows, width])] * 3, tf.zeros(bias), tf.zeros([draws], tf.int16), heads=heads, least=0,
-            scale=1.0))
+            *[tf.zeros([rows, 8]), tf.zeros([bias])] * 3, tf.zeros(mask), tf.zeros([draws], tf.int16), heads=heads,
+            least=0, scale=1.0))
 
 
 def test_a_gradient_of_another_shape_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError, match="shapes differ"):
         run(lambda: attention._ops().bert_attention_grad(
-            *[tf.zeros([8, 8])] * 3, tf.zeros([2, 4]), tf.zeros([0], tf.int16), tf.zeros([8, 4]), heads=2, least=0,
-            scale=1.0))
+            *[tf.zeros([8, 8]), tf.zeros([8])] * 3, tf.zeros([2, 4]), tf.zeros([0], tf.int16), tf.zeros([8, 4]),
+            heads=2, least=0, scale=1.0))
 
 
 def test_what_is_dropped_is_dropped_in_the_gradient_too():
     length = 40
-    ones = np.ones([length, 1])
+    ones, none = np.ones([length, 1]), np.zeros(1)
     # Alike scores, and every value its own: what a value gets is what its probabilities in all rows have kept.
-    _, *_, of_values = same(attended([length], length, 1, 0.99), ones * 0.0, ones, values(length, 1), atol=2e-5)
+    *_, of_values, _ = same(attended([length], length, 1, 0.99), ones * 0.0, none, ones, none, values(length, 1), none,
+                            atol=2e-5)
     assert (of_values == 0.0).any() and not (of_values == 0.0).all()
 
 
 def test_no_scores_are_kept():
     with tf.Graph().as_default(), native.using(True):
-        given = [tf.placeholder(tf.float32, [8, 8]) for _ in range(3)]
+        given = [(tf.placeholder(tf.float32, [8, 8]), tf.zeros([8])) for _ in range(3)]
         context = attention.attend(*given, tf.zeros([2, 1, 1, 4]), 2, 0.1, "here")
-        tf.gradients(context, given)
+        tf.gradients(context, [rows for rows, _ in given])
         kinds = {op.type for op in tf.get_default_graph().get_operations()}
     assert "BertAttentionGrad" in kinds and kinds.isdisjoint({"BatchMatMul", "BatchMatMulV2", "Softmax"})

@@ -258,8 +258,8 @@ def test_texts_computed_side_by_side_are_those_computed_at_once(parts, least, st
 def test_what_is_computed_side_by_side(is_training, native_ops, texts, parts):
     with tf.Graph().as_default() as graph, native.using(native_ops):
         BertModel(BertConfig(**CONFIGS["gelu"]), is_training, tf.placeholder(tf.int32, [texts, None]))
-        biases = [op for op in graph.get_operations() if op.type == "BiasAdd"]
-    assert len(biases) == parts * 6 * CONFIGS["gelu"]["num_hidden_layers"]
+        products = [op for op in graph.get_operations() if op.type == "MatMul" and "/encoder/" in op.name]
+    assert len(products) == parts * 6 * CONFIGS["gelu"]["num_hidden_layers"]
 
 
 def test_attention_scores_are_products_before_mask_and_softmax():
@@ -340,9 +340,10 @@ def test_keys_of_googles_chinese_config_are_read():
 
 def test_activations_are_their_formulas():
     values = np.linspace(-4, 4, 33).astype(np.float32)
+    bias = np.float32(0.5)
 
     def apply(name):
-        return graphs.run(lambda: activation(name)(tf.constant(values)))
+        return graphs.run(lambda: activation(name)(tf.constant(values[:, None] - bias), tf.constant([bias])))[:, 0]
 
     # Google's gelu is the tanh form: up to 4.7e-4 away from the one with erf.
     expected = 0.5 * values * (1 + np.tanh(np.sqrt(2 / np.pi) * (values + 0.044715 * values ** 3)))
