@@ -17,10 +17,10 @@ import tempfile
 
 from absl import flags
 
+from training import command
 from benchmarks import processes
 from bert import inspection
 from tests import peer
-from training import command
 
 NOISE = 0.02  # share of the characters that are replaced by another of the text
 

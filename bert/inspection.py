@@ -31,9 +31,9 @@ import struct
 
 from absl import flags
 
+from training import command
 from bert import tfrecord
 from bert import tokenization
-from training import command
 from training import progress
 from training.command import UserError
 

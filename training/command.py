@@ -33,7 +33,7 @@ os.environ.setdefault("KMP_BLOCKTIME", "1")
 HELP = ("--help", "-help", "-h", "-?")
 
 if set(HELP) & set(sys.argv[1:]):
-    stand_in.install("tensorflow", "sklearn", "matplotlib", "apache_beam", "jieba", "onnx")
+    stand_in.install("tensorflow", "sklearn", "matplotlib", "apache_beam", "jieba", "onnx", "tflite", "google_crc32c")
 
 
 def run(main, define_flags, writes=None):
