@@ -15,8 +15,9 @@ HEAD = """# Performance
 Written by `python -m benchmarks.run`. Contenders of a table are processes of their own, measured in turns in one run:
 what counts is the ratio; milliseconds of two tables are not to be compared. Median of all repetitions (the mean where
 their texts differ), quartiles in brackets. The first line is what the others are divided by. GFLOP are those of the
-matrix products that the model needs; "of the machine's" says what share that is of the rate of PyTorch's product
-(oneDNN) of [{rows} x {depth}] with [{depth} x {columns}], measured in turn with the others.
+matrix products that the model needs; "of MKL's" or "of oneDNN's" says what share that is of the machine's rate, which
+is that of PyTorch's product of [{rows} x {depth}] with [{depth} x {columns}] by that library (where both were tried
+the faster one), measured in turn with the others.
 """.format(**YARDSTICK)
 
 
@@ -98,7 +99,7 @@ def _columns(race, statistic):
     columns = [("MB", lambda contender: "%d" % contender["megabytes"]) if race.get("sizes")
                else (unit + "/s", lambda contender: "%.0f" % rate(contender))]
     if race.get("machine_rate"):
-        columns.append(("of the machine's %.0f" % race["machine_rate"],
+        columns.append(("of %s's %.0f" % (race["machine_library"], race["machine_rate"]),
                         lambda contender: "%.0f %%" % (100 * rate(contender) / race["machine_rate"])))
     names = sorted({name for contender in race["contenders"] for name in contender.get("figures", {})})
     return columns + [(name, figure(name)) for name in names]

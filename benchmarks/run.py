@@ -6,8 +6,10 @@
 Each contender is a process of its own, and they are measured in turns (benchmarks/turns.py), so that only what ran side
 by side is compared. Interpreters: this one (of `scripts/setup.sh --tests`), --other_python (a second TensorFlow),
 --intel_python (Intel's build of 1.15, requirements-intel.txt), --peers_python (PyTorch, requirements-peers.txt), and
-ONNX Runtime where one of the first two has it; what is not there is left out, and named. Writes
-benchmarks/results/<case>.json for each case that is measured, and the page from all that are there.
+ONNX Runtime where one of the first two has it; what is not there is left out, and named. Writes <case>.json for each
+case that is measured, and the page from all that are there; a second machine has a page and results of its own:
+
+    python -m benchmarks.run --results_dir=benchmarks/results/epyc --page=docs/performance_epyc.md
 """
 
 import datetime
@@ -25,8 +27,6 @@ from benchmarks import turns
 from training import files
 from training.command import UserError
 
-RESULTS = os.path.join(turns.CHECKOUT, "benchmarks", "results")
-
 
 def define_flags():
     flags.DEFINE_list("only", [], "Cases to measure: %s. Default: all." % ", ".join(cases.CASES))
@@ -41,6 +41,7 @@ def define_flags():
     flags.DEFINE_integer("rounds", 7, "Turns of each contender.", lower_bound=3)
     flags.DEFINE_integer("repetitions", 3, "Repetitions in a turn; some cases take several times as many.",
                          lower_bound=1)
+    flags.DEFINE_string("results_dir", os.path.join("benchmarks", "results"), "Where a file of each case goes.")
     flags.DEFINE_string("page", os.path.join("docs", "performance.md"), "Where the page goes.")
 
 
@@ -62,7 +63,8 @@ def main():
             measure(name, races, setting, values)
         else:
             print("%s: left out, nobody who takes part is here" % name, flush=True)
-    results = {name: files.read_json(_path(name)) for name in cases.CASES if os.path.exists(_path(name))}
+    paths = {name: _path(values, name) for name in cases.CASES}
+    results = {name: files.read_json(path) for name, path in paths.items() if os.path.exists(path)}
     performance_page.write(values.page, cases.CASES, results)
     print("%s: written" % values.page)
 
@@ -80,10 +82,14 @@ def measure(name, races, setting, values):
         for result in found:
             print("   %-36s %9.2f ms" % (
                 result["title"], 1e3 * result["seconds"][case.statistic]), flush=True)
-        rate = gflop / found.pop()["seconds"][case.statistic] if yardstick else None
-        measured.append({"title": race.title, "work": race.work, "sizes": race.sizes, "machine_rate": rate,
-                         "contenders": found})
-    files.write_json(_path(name), {
+        measured.append({"title": race.title, "work": race.work, "sizes": race.sizes})
+        if yardstick:
+            product = found.pop()
+            measured[-1].update(machine_rate=gflop / product["seconds"][case.statistic],
+                                machine_library=product["about"]["library"])
+        measured[-1]["contenders"] = found
+    os.makedirs(values.results_dir, exist_ok=True)
+    files.write_json(_path(values, name), {
         "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": values.rounds,
         "repetitions": values.repetitions, "about_texts": values.about_texts if case.needs_text else "",
         "absent": sorted(kind for kind, python in setting.pythons.items() if not python), "races": measured,
@@ -101,8 +107,8 @@ def machine():
                                      stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()}
 
 
-def _path(name):
-    return os.path.join(RESULTS, name + ".json")
+def _path(values, name):
+    return os.path.join(values.results_dir, name + ".json")
 
 
 if __name__ == "__main__":

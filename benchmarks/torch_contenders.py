@@ -1,19 +1,38 @@
 """What is measured of PyTorch, for `turns.race`: functions of plain arguments -> (work, about)."""
 
+import timeit
+
 import torch
 from torch import nn
+from torch.utils import mkldnn
 
 from benchmarks import turns
+
+LIBRARIES = ("MKL", "oneDNN")
 
 
 def _about():
     return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
-def matrix_product(rows, depth, columns):
-    """One product of float32 matrices."""
-    one, other = torch.randn(rows, depth), torch.randn(depth, columns)
-    return lambda: torch.mm(one, other), _about()
+def matrix_product(rows, depth, columns, library):
+    """One product of float32 matrices; library: "MKL", which PyTorch takes by itself, or "oneDNN"."""
+    one = torch.randn(rows, depth)
+    if library == "MKL":
+        other = torch.randn(depth, columns)
+        return lambda: torch.mm(one, other), _about()
+    one, layer = one.to_mkldnn(), mkldnn.to_mkldnn(torch.nn.Linear(depth, columns, bias=False).eval())
+    return torch.no_grad()(lambda: layer(one)), _about()
+
+
+def fastest_product(**sizes):
+    """A `matrix_product` by the library that is the faster one on this CPU, which `about` names."""
+    def tried(library):
+        work, about = matrix_product(library=library, **sizes)
+        return min(timeit.repeat(work, number=1, repeat=5)), library, work, about
+
+    _, library, work, about = min(map(tried, LIBRARIES), key=lambda one: one[0])
+    return work, dict(about, library=library)
 
 
 def lstm_stack(units, batch, length, features=200, layers=3, train=True):
@@ -75,5 +94,5 @@ def _bert(vocabulary, width, layers):
 
 
 if __name__ == "__main__":
-    turns.serve({"matrix_product": matrix_product, "lstm_stack": lstm_stack,
-                 "distillation_loop": distillation_loop})
+    turns.serve({"matrix_product": matrix_product, "fastest_product": fastest_product,
+                 "lstm_stack": lstm_stack, "distillation_loop": distillation_loop})
