@@ -10,6 +10,7 @@ from benchmarks.turns import CHECKOUT, Contender
 from bert.modeling import BertConfig
 from student.modeling import BiLstmConfig
 from training import files
+from training import runtime
 
 # title, text: for the page; races: function of material.Setting -> list of Race; needs_text: whether they need its
 # texts; repetitions: factor of those in a turn; statistic: what is compared, as of `turns.summary`: the mean where one
@@ -249,6 +250,8 @@ def _pretraining(setting):
     contenders = [step("Google's graph", "tensorflow 1.15", google=True)]
     for kind in (*material.TENSORFLOWS, material.INTEL):
         contenders += [step("TensorFlow's ops", kind, native_ops=False), step("our ops", kind)]
+    if runtime.has_bf16_units():
+        contenders.append(step("in bfloat16 by our ops", "tensorflow 2.15", use_bf16=True))
     return [_masked_lm_race(contenders)]
 
 

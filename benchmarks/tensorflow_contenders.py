@@ -18,15 +18,16 @@ from tests import peer
 from training import calls
 from training import graph_mode  # noqa: F401
 from training import native
+from training import runtime
 
 
 def _about():
     return {"tensorflow": tf.__version__}
 
 
-def _repeated(fetches, feeds=()):
+def _repeated(fetches, feeds=(), config=None):
     """A session's run of these, every time anew, once for each feed; variables are initialized first."""
-    session = tf.Session()
+    session = tf.Session(config=config)
     session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
     if not feeds:
         return session.make_callable(fetches)
@@ -129,7 +130,7 @@ def table_update(rows, width, native_ops=True):
         return _repeated(create_train_op(loss, Schedule(1e-4, 10 ** 6))[0]), _about()
 
 
-def pretraining_step(batch, length, predictions, layers, width, google=False, native_ops=True):
+def pretraining_step(batch, length, predictions, layers, width, google=False, native_ops=True, use_bf16=False):
     """One update of masked LM, every text full, dropout on; google: the graph of the package bert-tensorflow."""
     random, vocabulary = np.random.RandomState(0), 21128
     features = {"input_ids": random.randint(0, vocabulary, [batch, length]), "segment_ids": np.zeros([batch, length]),
@@ -142,8 +143,9 @@ def pretraining_step(batch, length, predictions, layers, width, google=False, na
     sizes = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": layers,
              "num_attention_heads": width // 64, "intermediate_size": 4 * width}
     tf.train.get_or_create_global_step()
+    config = runtime.run_config(None, 0, 1, use_bf16=use_bf16).session_config
     with native.using(native_ops):
-        return _repeated((_google_update if google else _our_update)(features, sizes)), _about()
+        return _repeated((_google_update if google else _our_update)(features, sizes), config=config), _about()
 
 
 def _our_update(features, sizes):

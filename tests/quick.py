@@ -8,7 +8,7 @@ import training.command  # noqa: F401, I001  before TensorFlow, as in every comm
 import tensorflow.compat.v1 as tf
 from tensorflow.python.util import deprecation
 
-_init = tf.Session.__init__
+init = tf.Session.__init__  # for tests of what the optimizer does
 
 
 def _without_optimizer(session, target="", graph=None, config=None):
@@ -16,7 +16,7 @@ def _without_optimizer(session, target="", graph=None, config=None):
     quick = tf.ConfigProto()
     quick.MergeFrom(config or tf.ConfigProto())
     quick.graph_options.rewrite_options.disable_meta_optimizer = True
-    _init(session, target, graph, quick)
+    init(session, target, graph, quick)
 
 
 tf.Session.__init__ = _without_optimizer

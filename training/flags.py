@@ -121,7 +121,8 @@ def _define_device_flags():
     """What computes, and in what precision."""
     flags.DEFINE_bool(
         "use_bf16", False,
-        "Multiply matrices in bfloat16, on CPUs that have units for it (AMX) and TensorFlow 2; variables stay float32.")
+        "Multiply matrices in bfloat16, on CPUs that have units for it (AMX, AVX-512's BF16) and TensorFlow 2; "
+        "variables stay float32.")
     flags.DEFINE_bool(
         "use_fp16", False,
         "Compute in float16 where that is safe, with a scaled loss, on GPUs that are faster so (Volta and later).")

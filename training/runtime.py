@@ -64,9 +64,14 @@ def check_bf16(num_gpus):
         raise UserError("--use_bf16: for CPUs, and --num_gpus=%d asks for GPUs; give one of the two" % num_gpus)
     if not hasattr(RewriterConfig(), "auto_mixed_precision_onednn_bfloat16"):
         raise UserError("--use_bf16: TensorFlow %s cannot, 2.15 can (README, set-up)" % tf.__version__)
-    if not BF16_UNITS & _cpu_features():
+    if not has_bf16_units():
         raise UserError("--use_bf16: this CPU has no units for bfloat16 (%s); leave the flag out"
                         % ", ".join(sorted(BF16_UNITS)))
+
+
+def has_bf16_units():
+    """Whether this CPU multiplies bfloat16."""
+    return bool(BF16_UNITS & _cpu_features())
 
 
 def check_gpu_flags(num_gpus, **given):

@@ -11,6 +11,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from bert.optimization import Schedule
 from tests import commands
 from tests import graphs
+from tests import quick
 from training import cluster as cluster_
 from training import runtime
 from training.command import UserError
@@ -139,9 +140,10 @@ def test_a_run_on_the_cpu_takes_no_gpu(tmp_path, tf_config):
 
 
 @pytest.mark.skipif(graphs.IS_REFERENCE, reason="TensorFlow 2 can")
-@pytest.mark.skipif(not runtime.BF16_UNITS & runtime._cpu_features(), reason="the CPU cannot")
+@pytest.mark.skipif(not runtime.has_bf16_units(), reason="the CPU cannot")
 @pytest.mark.parametrize("use_bf16", [False, True])
-def test_matrices_are_multiplied_in_bfloat16_on_demand(use_bf16, tmp_path, tf_config):
+def test_matrices_are_multiplied_in_bfloat16_on_demand(use_bf16, tmp_path, tf_config, monkeypatch):
+    monkeypatch.setattr(tf.Session, "__init__", quick.init)
     runtime.check_bf16(num_gpus=0)
     config = runtime.run_config(str(tmp_path), 1, 30, use_bf16=use_bf16).session_config
     value = np.float32(1.0 + 2.0 ** -12)  # bfloat16 keeps 8 bits of it
