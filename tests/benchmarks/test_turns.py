@@ -1,11 +1,15 @@
+import collections
 import sys
+import types
 
 import pytest
 
 from benchmarks import cases
 from benchmarks import material
 from benchmarks import performance_page
+from benchmarks import run
 from benchmarks import turns
+from training import files
 
 CONTENDERS = """
 import sys, time
@@ -22,12 +26,16 @@ def giving(figures):
     return lambda: {"accuracy": next(found)}, {}
 
 
+def product():
+    return lambda: time.sleep(0.002), {"library": "oneDNN"}
+
+
 def failing():
     raise ValueError("broken")
 
 
 if __name__ == "__main__":
-    turns.serve({"sleeping": sleeping, "giving": giving, "failing": failing}, warm_up=1)
+    turns.serve({"sleeping": sleeping, "giving": giving, "product": product, "failing": failing}, warm_up=1)
 """ % turns.CHECKOUT
 
 
@@ -62,6 +70,19 @@ def test_a_contender_that_fails_ends_the_race(contender, capfd):
     with pytest.raises(RuntimeError, match="broken one .*has ended"):
         turns.race([contender("well", "sleeping", milliseconds=1), contender("broken one", "failing")])
     assert "ValueError: broken" in capfd.readouterr().err
+
+
+def test_what_is_measured_goes_where_the_flags_say_beside_the_rate_of_the_machine(contender, tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "CASES", {"sleep": cases.Case("Sleep", "", None)})
+    monkeypatch.setattr(cases, "yardstick", lambda setting: ([contender("the machine", "product")], 3.0))
+    values = types.SimpleNamespace(rounds=2, repetitions=2, about_texts="", results_dir=str(tmp_path / "a" / "b"))
+    races = [cases.Race("sleepers", work, [contender("one", "sleeping", milliseconds=1)])
+             for work in ((1.0, "GFLOP"), (1.0, "texts"))]
+    run.measure("sleep", races, material.Setting(collections.defaultdict(str)), values)
+    measured, plain = files.read_json(str(tmp_path / "a" / "b" / "sleep.json"))["races"]
+    assert 0 < measured["machine_rate"] <= 3.0 / 0.002 and measured["machine_library"] == "oneDNN"
+    assert "machine_rate" not in plain
+    assert [[one["title"] for one in race["contenders"]] for race in (measured, plain)] == [["one"]] * 2
 
 
 def test_a_summary_is_median_and_quartiles():
