@@ -54,6 +54,13 @@ class Part {
       for (int step = begin; step < std::min(end, length_[row]); ++step) work(row, step);
   }
 
+  // work(token) for all places where a sequence has no token.
+  template <typename Work>
+  void ForEachPadding(Work work) const {
+    for (int row = 0; row < Size(); ++row)
+      for (int64_t place = length_[row]; place < steps_; ++place) work(sequence_[row] * steps_ + place);
+  }
+
   // Of the row-th sequence, at its step: a row of [B S, ...].
   int64_t Token(int row, int step) const {
     return sequence_[row] * steps_ + (reverse_ ? length_[row] - 1 - step : step);
@@ -157,6 +164,8 @@ struct Forward {
   const float* Recurrence() const { return kernel + static_cast<size_t>(features) * kGates * units; }
 
   void Run(const Part& part) const {
+    // Padding is read by the products over all tokens that follow.
+    part.ForEachPadding([this](int64_t token) { std::fill_n(hidden + token * units, units, 0.0f); });
     Places places(*this, part);
     for (int begin = 0, end = 0; begin < part.Longest(); begin = end) {
       end = std::min(part.Longest(), begin + std::max(1, kTokens / part.Active(begin)));
@@ -275,6 +284,8 @@ struct Backward {
   }
 
   void Run(const Part& part) const {
+    const int gates = kGates * units;
+    part.ForEachPadding([&](int64_t token) { std::fill_n(gates_gradient + token * gates, gates, 0.0f); });
     const size_t width = Groups(units) * kLanes;
     std::vector<float> of_state(part.Size() * width, 0.0f), of_cell(part.Size() * width, 0.0f);
     for (int step = part.Longest() - 1; step >= 0; --step)
@@ -304,8 +315,8 @@ struct Backward {
     float* to = gates_gradient + token * kGates * units + unit;
     StoreSome(to, of_c * update * in * (1.0f - in), count);
     StoreSome(to + units, of_c * in * (1.0f - update * update), count);
-    if (before >= 0)
-      StoreSome(to + 2 * units, of_c * LoadSome(cells + before * units + unit, count) * forget * (1.0f - forget), count);
+    const Lanes cell_before = before >= 0 ? LoadSome(cells + before * units + unit, count) : Lanes{};
+    StoreSome(to + 2 * units, of_c * cell_before * forget * (1.0f - forget), count);
     StoreSome(to + 3 * units, of_h * cell * out * (1.0f - out), count);
     Store(of_cell, of_c * forget);
   }
@@ -349,8 +360,6 @@ class LstmLayer : public OpKernel {
     const int64_t kept = is_training_ ? steps : 0;
     OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({batch, kept, kGates * units}), &activations));
     OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({batch, kept, units}), &cells));
-    // Padding is read by the products over all tokens that follow.
-    std::fill_n(Floats(hidden), hidden->NumElements(), 0.0f);
     Forward forward{Floats(inputs), Floats(kernel), Floats(bias), Floats(hidden),
                     is_training_ ? Floats(activations) : nullptr, is_training_ ? Floats(cells) : nullptr,
                     static_cast<int>(inputs.dim_size(2)), static_cast<int>(units), forget_bias_, batch == 1, {}, {}};
@@ -377,7 +386,6 @@ class LstmLayerGrad : public OpKernel {
                 tensorflow::errors::InvalidArgument(NEEDED));
     Tensor* result;
     OP_REQUIRES_OK(context, context->allocate_output(0, activations.shape(), &result));
-    std::fill_n(Floats(result), result->NumElements(), 0.0f);
     const int units = kernel.dim_size(1) / kGates;
     Backward backward{Floats(hidden_gradient), Floats(kernel), Floats(activations), Floats(cells), Floats(result),
                       static_cast<int>(kernel.dim_size(0)) - units, units, {}};
