@@ -355,8 +355,8 @@ _SERVED = [Goal(1.0, "student, %d wide, native" % width, "student, %d wide, ONNX
 
 CASES = collections.OrderedDict([
     ("matrix_product", Case(
-        "Matrix products", "What the machine gives, and what TensorFlow gets of it: float32, two threads. PyTorch takes "
-        "MKL's where nothing else is asked for, as in the loop under \"Distillation\".", _matrix_products)),
+        "Matrix products", "What the machine gives, and what TensorFlow gets of it: float32, two threads. PyTorch "
+        "takes MKL's where nothing else is asked for, as in the loop under \"Distillation\".", _matrix_products)),
     ("lstm_training", Case(
         "The BiLSTM, one training step", "Three layers over vectors of 200, every text full: forward and the gradient "
         "of every weight and of the input, without embeddings and optimizer.", _lstm_stacks([(32, 128)], train=True),
