@@ -54,7 +54,7 @@ class Part {
       for (int step = begin; step < std::min(end, length_[row]); ++step) work(row, step);
   }
 
-  // work(token) for all places where a sequence has no token.
+  // work(token) for all places where a sequence has no token: the products over all tokens that follow read them.
   template <typename Work>
   void ForEachPadding(Work work) const {
     for (int row = 0; row < Size(); ++row)
@@ -164,7 +164,6 @@ struct Forward {
   const float* Recurrence() const { return kernel + static_cast<size_t>(features) * kGates * units; }
 
   void Run(const Part& part) const {
-    // Padding is read by the products over all tokens that follow.
     part.ForEachPadding([this](int64_t token) { std::fill_n(hidden + token * units, units, 0.0f); });
     Places places(*this, part);
     for (int begin = 0, end = 0; begin < part.Longest(); begin = end) {
