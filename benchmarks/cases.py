@@ -35,6 +35,7 @@ MASKED_LM = {"batch": scaling.MEASURED_BATCH, "length": scaling.LENGTH, "predict
              "layers": scaling.MEASURED.num_hidden_layers, "width": scaling.MEASURED.hidden_size}
 # The rate of PyTorch's product of these sizes is what is called the machine's.
 YARDSTICK = {"rows": 4096, "depth": 768, "columns": 3072}
+LIBRARIES = ("MKL", "oneDNN")  # by which PyTorch can multiply
 FIRST_PREDICTION = "from serving.predictor import Predictor\n"
 
 # Tokens of a text: the middles of 32 equal parts of 6,000 reviews, by length, cut at 128.
@@ -49,7 +50,8 @@ def _present(contenders):
 
 def yardstick(setting):
     """`YARDSTICK` beside a race of GFLOP: (list of at most one Contender, its GFLOP)."""
-    contender = Contender("the machine", setting.pythons["torch"], TORCH, "fastest_product", YARDSTICK)
+    contender = Contender("the machine", setting.pythons["torch"], TORCH, "fastest_product",
+                           dict(YARDSTICK, libraries=LIBRARIES))
     return _present([contender]), _product_gflop(**YARDSTICK)
 
 
@@ -62,7 +64,7 @@ def _matrix_products(setting):
     races, pythons = [], setting.pythons
     for arguments in (dict(YARDSTICK, depth=200, columns=800), dict(YARDSTICK, depth=400, columns=800), YARDSTICK):
         contenders = [Contender("PyTorch (%s)" % library, pythons["torch"], TORCH, "matrix_product",
-                                dict(arguments, library=library)) for library in ("MKL", "oneDNN")] + [
+                                dict(arguments, library=library)) for library in LIBRARIES] + [
             Contender(kind, pythons[kind], TENSORFLOW, "matrix_product", arguments) for kind in material.TENSORFLOWS]
         races.append(Race("[{rows} x {depth}] times [{depth} x {columns}]".format(**arguments),
                           (_product_gflop(**arguments), "GFLOP"), _present(contenders)))

@@ -12,34 +12,37 @@ from training import files
 
 HEAD = """# Performance
 
-Written by `python -m benchmarks.run`. Contenders of a table are processes of their own, measured in turns in one run:
-what counts is the ratio; milliseconds of two tables are not to be compared. Median of all repetitions (the mean where
-their texts differ), quartiles in brackets. The first line is what the others are divided by. GFLOP are those of the
-matrix products that the model needs; "of MKL's" or "of oneDNN's" says what share that is of the machine's rate, which
-is that of PyTorch's product of [{rows} x {depth}] with [{depth} x {columns}] by that library (where both were tried
-the faster one), measured in turn with the others.
-""".format(**YARDSTICK)
+Written by `{command}`.
+
+Contenders of a table are processes of their own, measured in turns in one run: what counts is the ratio; milliseconds of
+two tables are not to be compared. Median of all repetitions (the mean where their texts differ), quartiles in brackets.
+The first line is what the others are divided by. GFLOP are those of the matrix products that the model needs; "of MKL's"
+or "of oneDNN's" says what share that is of the machine's rate, which is that of PyTorch's product of [{rows} x {depth}]
+with [{depth} x {columns}] by that library (where both were tried the faster one), measured in turn
+with the others.
+"""
 
 
-def write(path, cases, results):
+def write(path, cases, results, command):
     """Writes the page, and a plot of each case into a folder of its name beside it.
 
     Args:
       path: its file.
       cases: dict of name -> Case.
       results: dict of name -> what `benchmarks.run` found.
+      command: what writes this page, without what each case has besides.
     """
     folder = os.path.splitext(path)[0]
     os.makedirs(folder, exist_ok=True)
     for name, result in results.items():
         plot(result["races"], cases[name].statistic, os.path.join(folder, name + ".svg"))
-    files.write_text(path, "\n".join([HEAD] + [
-        section(cases[name], result, name, os.path.basename(folder)) for name, result in results.items()]
+    files.write_text(path, "\n".join([HEAD.format(command=command, **YARDSTICK)] + [
+        section(cases[name], result, name, os.path.basename(folder), command) for name, result in results.items()]
         + [scaling.section(results)]))
 
 
-def section(case, result, name, folder):
-    """The part of one case, Markdown; folder: of the plots, beside the page."""
+def section(case, result, name, folder, command):
+    """The part of one case, Markdown; folder: of the plots, beside the page; command: as of `write`."""
     machine = result["machine"]
     lines = ["## %s" % case.title, "", " ".join(filter(None, (case.text, result.get("about_texts")))), ""]
     for race in result["races"]:
@@ -50,9 +53,9 @@ def section(case, result, name, folder):
     absent = "; absent: " + ", ".join(result["absent"]) if result["absent"] else ""
     texts = "".join(" --%s=%s" % item for item in result["texts"].items())
     lines += [versions(result["races"]), ""]
-    lines.append("`python -m benchmarks.run --only=%s --rounds=%d --repetitions=%d%s`, %s, commit %s, on %d cores of "
-                 "%s%s." % (name, result["rounds"], result["repetitions"], texts, result["date"], machine["commit"],
-                            machine["cores"], machine["cpu"], absent))
+    lines.append("`%s --only=%s --rounds=%d --repetitions=%d%s`, %s, commit %s, on %d cores of %s%s." % (
+        command, name, result["rounds"], result["repetitions"], texts, result["date"], machine["commit"],
+        machine["cores"], machine["cpu"], absent))
     return "\n".join(lines + [""])
 
 

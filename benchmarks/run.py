@@ -65,7 +65,8 @@ def main():
             print("%s: left out, nobody who takes part is here" % name, flush=True)
     paths = {name: _path(values, name) for name in cases.CASES}
     results = {name: files.read_json(path) for name, path in paths.items() if os.path.exists(path)}
-    performance_page.write(values.page, cases.CASES, results)
+    performance_page.write(values.page, cases.CASES, results, " ".join(["python -m benchmarks.run"] + [
+        values[name].serialize() for name in ("results_dir", "page") if values[name].present]))
     print("%s: written" % values.page)
 
 
@@ -82,12 +83,10 @@ def measure(name, races, setting, values):
         for result in found:
             print("   %-36s %9.2f ms" % (
                 result["title"], 1e3 * result["seconds"][case.statistic]), flush=True)
-        measured.append({"title": race.title, "work": race.work, "sizes": race.sizes})
-        if yardstick:
-            product = found.pop()
-            measured[-1].update(machine_rate=gflop / product["seconds"][case.statistic],
-                                machine_library=product["about"]["library"])
-        measured[-1]["contenders"] = found
+        product = found.pop() if yardstick else None
+        rate = {"machine_rate": gflop / product["seconds"][case.statistic],
+                "machine_library": product["about"]["library"]} if product else {}
+        measured.append({"title": race.title, "work": race.work, "sizes": race.sizes, **rate, "contenders": found})
     os.makedirs(values.results_dir, exist_ok=True)
     files.write_json(_path(values, name), {
         "date": datetime.date.today().isoformat(), "machine": machine(), "rounds": values.rounds,

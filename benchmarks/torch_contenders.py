@@ -8,8 +8,6 @@ from torch.utils import mkldnn
 
 from benchmarks import turns
 
-LIBRARIES = ("MKL", "oneDNN")
-
 
 def _about():
     return {"torch": torch.__version__, "threads": torch.get_num_threads()}
@@ -25,13 +23,13 @@ def matrix_product(rows, depth, columns, library):
     return torch.no_grad()(lambda: layer(one)), _about()
 
 
-def fastest_product(**sizes):
-    """A `matrix_product` by the library that is the faster one on this CPU, which `about` names."""
+def fastest_product(libraries, **sizes):
+    """A `matrix_product` by the library that is the fastest one on this CPU, which `about` names."""
     def tried(library):
         work, about = matrix_product(library=library, **sizes)
         return min(timeit.repeat(work, number=1, repeat=5)), library, work, about
 
-    _, library, work, about = min(map(tried, LIBRARIES), key=lambda one: one[0])
+    _, library, work, about = min(map(tried, libraries), key=lambda one: one[0])
     return work, dict(about, library=library)
 
 

@@ -138,10 +138,11 @@ def test_a_page_has_every_case_that_was_measured_with_its_plot(tmp_path):
               "absent": ["torch"], "date": "2000-01-01", "texts": {"data_dir": "reviews"},
               "about_texts": "Reviews of books."}
     page = tmp_path / "docs" / "performance.md"
-    performance_page.write(str(page), cases.CASES, {"matrix_product": result})
+    performance_page.write(str(page), cases.CASES, {"matrix_product": result}, "measure --here")
     text = page.read_text()
     assert "## Matrix products" in text and "## Padding" not in text and "absent: torch" in text
     assert cases.CASES["matrix_product"].text + " Reviews of books." in text
-    assert "--repetitions=1 --data_dir=reviews`" in text
+    assert "Written by `measure --here`." in text
+    assert "`measure --here --only=matrix_product --rounds=3 --repetitions=1 --data_dir=reviews`" in text
     assert (page.parent / "performance" / "matrix_product.svg").read_text().count("<svg") == 1
     assert "](performance/matrix_product.svg)" in text
