@@ -14,12 +14,12 @@ HEAD = """# Performance
 
 Written by `{command}`.
 
-Contenders of a table are processes of their own, measured in turns in one run: what counts is the ratio; milliseconds of
-two tables are not to be compared. Median of all repetitions (the mean where their texts differ), quartiles in brackets.
-The first line is what the others are divided by. GFLOP are those of the matrix products that the model needs; "of MKL's"
-or "of oneDNN's" says what share that is of the machine's rate, which is that of PyTorch's product of [{rows} x {depth}]
-with [{depth} x {columns}] by that library (where both were tried the faster one), measured in turn
-with the others.
+Contenders of a table are processes of their own, measured in turns in one run: what counts is the ratio; milliseconds
+of two tables are not to be compared. Median of all repetitions (the mean where their texts differ), quartiles in
+brackets. The first line is what the others are divided by. GFLOP are those of the matrix products that the model
+needs; "of MKL's" or "of oneDNN's" says what share that is of the machine's rate, which is that of PyTorch's product
+of [{rows} x {depth}] with [{depth} x {columns}] by that library (where both were tried the faster one), measured in
+turn with the others.
 """
 
 
