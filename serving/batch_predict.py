@@ -52,7 +52,7 @@ def define_flags():
     flags.DEFINE_string("output_dir", None, "Where the files with predictions go.", required=True)
     flags.DEFINE_string("text_column", "text_a", "Column, key or feature of the text.")
     flags.DEFINE_string("text_b_column", None, "Of the second text, for a model of pairs.")
-    flags.DEFINE_integer("batch_size", 64, "Texts computed together.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 64, "Texts computed together; of short ones more.", lower_bound=1)
     flags.DEFINE_integer("num_workers", 1, "Processes, each with the model in its memory.", lower_bound=1)
     flags.DEFINE_string("runner", None, "A Beam runner, such as DirectRunner or FlinkRunner. Default: this machine.")
     flags.DEFINE_string("beam_options", "", "Beam's own options, for --runner.")

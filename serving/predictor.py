@@ -38,7 +38,8 @@ SAVED_MODEL = "saved_model.pb"
 TAGS = [tf.saved_model.tag_constants.SERVING]
 NEEDED = [os.path.join(ASSETS, name) for name in ("labels.txt", "text.json", "vocab.txt")] + [
     os.path.join("variables", "variables.index")]
-BLOCK_BATCHES = 32  # batches that the command reads ahead and sorts by length
+BLOCK_BATCHES = 32  # times --batch_size texts are read ahead by the command and sorted by length
+SIMILAR = 1.1  # so many times the shortest text's tokens the longest of a large batch may have
 
 # label: str, several joined by the separator; probabilities: float32 [C].
 Prediction = collections.namedtuple("Prediction", "label probabilities")
@@ -54,7 +55,7 @@ class Predictor:
     def __init__(self, export_dir, batch_size=64):
         """Args:
           export_dir: an export, or the folder that holds exports: then the newest.
-          batch_size: texts computed together; those of similar length.
+          batch_size: texts computed together, of similar length; of short ones more, see `batches`.
 
         Raises:
           UserError: no export is there.
@@ -103,10 +104,8 @@ class Predictor:
 
     def _probabilities(self, features):
         """float32 [N, C] of a list of what `features` gives."""
-        order = sorted(range(len(features)), key=lambda number: len(features[number]["input_ids"]))
         found = np.zeros([len(features), len(self.labels.names)], np.float32)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start:start + self._batch_size]
+        for batch in batches([len(one["input_ids"]) for one in features], self._batch_size):
             found[batch] = self._run(*[_pad([features[number][name] for number in batch]) for name in self._inputs])
         return found
 
@@ -125,6 +124,29 @@ class Predictor:
         names = self.labels.names
         chosen = metrics.chosen_classes(probabilities, self._thresholds)
         return (self.labels.separator or "").join(names[number] for number in chosen)
+
+
+def batches(lengths, batch_size):
+    """Which texts are computed together: those of similar length, within a budget of tokens.
+
+    A batch costs something by itself, so more than `batch_size` texts share one where padding allows: their lengths lie
+    within `SIMILAR`, and padded they have no more tokens than `batch_size` of the longest texts.
+
+    Args:
+      lengths: list of int, tokens of each text.
+      batch_size: texts that are computed together whatever their lengths are, one at least.
+
+    Returns:
+      list of lists of places in `lengths`, each place once.
+    """
+    budget, found = batch_size * max(lengths, default=0), []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        length = lengths[place]
+        if not found or (len(found[-1]) >= batch_size and (
+                length > SIMILAR * lengths[found[-1][0]] or (len(found[-1]) + 1) * length > budget)):
+            found.append([])
+        found[-1].append(place)
+    return found
 
 
 def find_export(folder):
@@ -149,7 +171,7 @@ def _pad(rows):
 def define_flags():
     flags.DEFINE_string("export_dir", None, "An export of run_classifier.py or run_distill.py, or the "
                         "folder that holds them: then the newest.", required=True)
-    flags.DEFINE_integer("batch_size", 64, "Texts computed together.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 64, "Texts computed together; of short ones more.", lower_bound=1)
 
 
 def main():

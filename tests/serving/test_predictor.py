@@ -5,7 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from serving.predictor import SIMILAR
 from serving.predictor import Predictor
+from serving.predictor import batches
 from student import lstm_layer
 from tests import graphs
 from tests import tiny
@@ -48,6 +50,21 @@ def test_our_op_and_tensorflows_give_the_same_answers(exports):
     with native.using(False):
         expected = Predictor(exports).probabilities(TEXTS)
     np.testing.assert_allclose(Predictor(exports).probabilities(TEXTS), expected, atol=1e-6)
+
+
+def test_short_texts_of_similar_length_share_larger_batches_within_a_budget_of_tokens():
+    lengths = np.random.RandomState(0).permutation([3] * 70 + [20] * 10 + [21] * 10 + [64] * 5).tolist()
+    found = batches(lengths, batch_size=5)
+    assert sorted(place for batch in found for place in batch) == list(range(len(lengths)))
+    assert [[lengths[place] for place in batch] for batch in found] == [
+        [3] * 70, [20] * 10 + [21] * 5, [21] * 5, [64] * 5]
+
+
+def test_a_batch_is_never_smaller_than_asked_nor_larger_where_lengths_differ():
+    lengths = [round(10 * 1.5 ** number) for number in range(9)]
+    assert [len(batch) for batch in batches(lengths, batch_size=4)] == [4, 4, 1]
+    assert [len(batch) for batch in batches([100] * 9, batch_size=4)] == [4, 4, 1]
+    assert batches([], batch_size=4) == [] and 1 < SIMILAR < 1.5
 
 
 def test_many_threads_each_get_their_own_answer(predictor):
